@@ -1,0 +1,1 @@
+//! Load driver and measurements; the binaries are a parameter.

@@ -1,0 +1,214 @@
+//! The port. Implementations: `steeple-datastore-sql`.
+
+use async_trait::async_trait;
+use steeple_spiffe::bundle::Bundle;
+use steeple_spiffe::{SpiffeId, TrustDomain};
+use tokio::sync::watch;
+
+use crate::error::Result;
+use crate::log::{Logged, Revision, Snapshot};
+use crate::model::{Agent, CaJournal, Entry, JoinToken, Selector};
+
+/// SPIRE's match behaviours; its commands default to `Superset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    Exact,
+    /// What is stored is a non-empty subset of what is asked.
+    Subset,
+    /// What is stored contains what is asked.
+    Superset,
+    Any,
+}
+
+/// All conditions must hold; `None` = any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EntryFilter {
+    pub spiffe_id: Option<SpiffeId>,
+    pub parent_id: Option<SpiffeId>,
+    pub selectors: Option<(Vec<Selector>, Match)>,
+    pub federates_with: Option<(Vec<TrustDomain>, Match)>,
+    pub hint: Option<String>,
+    pub downstream: Option<bool>,
+}
+
+/// All conditions must hold; `None` = any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentFilter {
+    pub attestation_type: Option<String>,
+    pub selectors: Option<(Vec<Selector>, Match)>,
+    pub banned: Option<bool>,
+    pub can_reattest: Option<bool>,
+    /// Unix seconds: agents that expire before.
+    pub expires_before: Option<i64>,
+}
+
+/// Rows after `token` (SPIRE: last row id in decimal), at most `size` (0 = all).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PageRequest {
+    pub token: String,
+    pub size: u32,
+}
+
+/// One page; `next_token` is empty on the last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    pub next_token: String,
+}
+
+/// Which fields an update takes from the given entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryMask {
+    pub spiffe_id: bool,
+    pub parent_id: bool,
+    pub selectors: bool,
+    pub x509_svid_ttl: bool,
+    pub jwt_svid_ttl: bool,
+    pub federates_with: bool,
+    pub admin: bool,
+    pub downstream: bool,
+    pub expires_at: bool,
+    pub dns_names: bool,
+    pub store_svid: bool,
+    pub hint: bool,
+    pub additional: bool,
+}
+
+impl EntryMask {
+    pub const ALL: Self = Self {
+        spiffe_id: true,
+        parent_id: true,
+        selectors: true,
+        x509_svid_ttl: true,
+        jwt_svid_ttl: true,
+        federates_with: true,
+        admin: true,
+        downstream: true,
+        expires_at: true,
+        dns_names: true,
+        store_svid: true,
+        hint: true,
+        additional: true,
+    };
+}
+
+/// Which parts an update takes from the given bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BundleMask {
+    pub x509_authorities: bool,
+    pub jwt_authorities: bool,
+    pub refresh_hint: bool,
+    pub sequence_number: bool,
+}
+
+/// What becomes of entries that federate with a deleted bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BundleDeleteMode {
+    /// Refuse if there are any.
+    Restrict,
+    /// Delete them too.
+    Delete,
+    /// Unlink them.
+    Dissociate,
+}
+
+/// Result of a create: the stored entry, or the similar one that was there already (same SPIFFE ID, parent
+/// and selector set, or the same id).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Created {
+    New(Entry),
+    Existing(Entry),
+}
+
+/// Fields of an agent to change; `None` leaves it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentUpdate {
+    pub attestation_type: Option<String>,
+    pub serial_number: Option<String>,
+    pub expires_at: Option<i64>,
+    pub new_serial_number: Option<String>,
+    pub new_expires_at: Option<i64>,
+    pub can_reattest: Option<bool>,
+    pub agent_version: Option<String>,
+}
+
+/// What a bundle prune left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrunedBundle {
+    pub changed: bool,
+}
+
+/// State of a trust domain. Every acknowledged write is durable and has its place in the change log.
+#[async_trait]
+pub trait Datastore: Send + Sync + 'static {
+    // The change log.
+
+    /// Newest committed revision.
+    async fn head(&self) -> Result<Revision>;
+    /// The log after `after`, oldest first, at most `limit` rows. `Error::LogTruncated` = take a snapshot.
+    async fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Logged>>;
+    /// Everything an index needs, consistent at one revision.
+    async fn snapshot(&self) -> Result<Snapshot>;
+    /// Rises with each commit made through this handle (and, where the engine tells, by others).
+    fn watch_head(&self) -> watch::Receiver<Revision>;
+    /// Drops log rows that are older than `keep` newest ones.
+    async fn trim_log(&self, keep: u64) -> Result<u64>;
+
+    // Registration entries.
+
+    /// One transaction for all; one result for each, in order. A failed item does not fail the others.
+    async fn create_entries(&self, entries: Vec<Entry>, now: i64) -> Result<Vec<Result<Created>>>;
+    async fn fetch_entry(&self, id: &str) -> Result<Option<Entry>>;
+    async fn list_entries(&self, filter: &EntryFilter, page: &PageRequest) -> Result<Page<Entry>>;
+    async fn count_entries(&self, filter: &EntryFilter) -> Result<u64>;
+    /// Fields in `mask` are taken from `entry`; bumps `revision_number`. `None` = no such entry.
+    async fn update_entry(&self, entry: Entry, mask: EntryMask, now: i64) -> Result<Option<Entry>>;
+    /// The deleted entry, or `None`.
+    async fn delete_entry(&self, id: &str) -> Result<Option<Entry>>;
+    /// Deletes entries that expired before `before`, in bounded batches; returns how many.
+    async fn prune_entries(&self, before: i64) -> Result<u64>;
+
+    // Agents.
+
+    /// Creates or replaces the agent's row and selectors (attestation).
+    async fn put_agent(&self, agent: Agent, now: i64) -> Result<()>;
+    /// With selectors.
+    async fn fetch_agent(&self, id: &SpiffeId) -> Result<Option<Agent>>;
+    /// With selectors.
+    async fn list_agents(&self, filter: &AgentFilter, page: &PageRequest) -> Result<Page<Agent>>;
+    async fn count_agents(&self, filter: &AgentFilter) -> Result<u64>;
+    async fn update_agent(&self, id: &SpiffeId, update: AgentUpdate, now: i64) -> Result<Option<Agent>>;
+    /// Deletes the row, its selectors, and entries created for it by a join token's alias.
+    async fn delete_agent(&self, id: &SpiffeId) -> Result<Option<Agent>>;
+
+    // Join tokens.
+
+    async fn create_join_token(&self, token: JoinToken, now: i64) -> Result<()>;
+    /// Takes the token out of the store: exactly one of any number of concurrent callers gets it.
+    async fn take_join_token(&self, token: &str) -> Result<Option<JoinToken>>;
+    async fn prune_join_tokens(&self, before: i64) -> Result<u64>;
+
+    // Bundles.
+
+    async fn fetch_bundle(&self, trust_domain: &TrustDomain) -> Result<Option<Bundle>>;
+    async fn list_bundles(&self, page: &PageRequest) -> Result<Page<Bundle>>;
+    async fn count_bundles(&self) -> Result<u64>;
+    /// `Error::AlreadyExists` if there is one.
+    async fn create_bundle(&self, bundle: Bundle, now: i64) -> Result<Bundle>;
+    /// `None` = no such bundle.
+    async fn update_bundle(&self, bundle: Bundle, mask: BundleMask, now: i64) -> Result<Option<Bundle>>;
+    async fn set_bundle(&self, bundle: Bundle, now: i64) -> Result<Bundle>;
+    /// Adds authorities that are not there yet (creates the bundle if need be); the sequence number rises by one
+    /// if anything changed.
+    async fn append_bundle(&self, bundle: Bundle, now: i64) -> Result<Bundle>;
+    async fn delete_bundle(&self, trust_domain: &TrustDomain, mode: BundleDeleteMode) -> Result<Option<Bundle>>;
+    /// Drops authorities that expired before `before`; never the last X.509 or the last JWT authority.
+    async fn prune_bundle(&self, trust_domain: &TrustDomain, before: i64, now: i64) -> Result<PrunedBundle>;
+
+    // CA journals.
+
+    async fn list_ca_journals(&self) -> Result<Vec<CaJournal>>;
+    /// Stores a new journal (id 0) or replaces one; returns it with its id.
+    async fn put_ca_journal(&self, journal: CaJournal, now: i64) -> Result<CaJournal>;
+    async fn delete_ca_journal(&self, id: u64) -> Result<()>;
+}

@@ -1,0 +1,1 @@
+//! One suite per plugin type, run by every implementation.

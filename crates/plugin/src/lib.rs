@@ -1,0 +1,13 @@
+//! Plugin ports: one small async trait for each of SPIRE's plugin types that Steeple serves.
+//!
+//! Built-ins live in `plugins/`; the binaries list them in one table. Implementations are built configured.
+
+mod key_manager;
+mod node_attestor;
+mod workload_attestor;
+
+pub mod conformance;
+
+pub use key_manager::{KeyManager, KeyManagerError};
+pub use node_attestor::{AgentAttributes, AgentNodeAttestor, AttestError, ServerNodeAttestor};
+pub use workload_attestor::{Caller, WorkloadAttestError, WorkloadAttestor};

@@ -1,0 +1,90 @@
+//! Generated wire types of every API Steeple speaks (`cargo xtask protos`). No hand-written line but this tree.
+#![allow(clippy::all, clippy::pedantic, missing_docs, reason = "generated code")]
+
+/// Encoded `FileDescriptorSet` of everything below.
+#[cfg(feature = "descriptors")]
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/descriptors.bin");
+
+/// The SPIFFE Workload API.
+#[cfg(feature = "workload")]
+pub mod workload {
+    include!("gen/_.rs");
+}
+
+/// SPIRE's CA journal blob.
+#[cfg(feature = "private")]
+pub mod journal {
+    include!("gen/journal.rs");
+}
+
+/// Steeple's own.
+#[cfg(feature = "steeple")]
+pub mod steeple {
+    pub mod agent {
+        pub mod v1 {
+            include!("gen/steeple.agent.v1.rs");
+        }
+    }
+}
+
+/// SPIRE's.
+pub mod spire {
+    /// What SPIRE stores.
+    pub mod common {
+        include!("gen/spire.common.rs");
+    }
+    #[cfg(feature = "agent")]
+    pub mod agent {
+        pub mod debug {
+            pub mod v1 {
+                include!("gen/spire.agent.debug.v1.rs");
+            }
+        }
+    }
+    pub mod api {
+        pub mod types {
+            include!("gen/spire.api.types.rs");
+        }
+        #[cfg(feature = "agent")]
+        pub mod agent {
+            pub mod logger {
+                pub mod v1 {
+                    include!("gen/spire.api.agent.logger.v1.rs");
+                }
+            }
+        }
+        #[cfg(feature = "server")]
+        pub mod server {
+            pub mod agent {
+                pub mod v1 {
+                    include!("gen/spire.api.server.agent.v1.rs");
+                }
+            }
+            pub mod bundle {
+                pub mod v1 {
+                    include!("gen/spire.api.server.bundle.v1.rs");
+                }
+            }
+            pub mod debug {
+                pub mod v1 {
+                    include!("gen/spire.api.server.debug.v1.rs");
+                }
+            }
+            pub mod entry {
+                pub mod v1 {
+                    include!("gen/spire.api.server.entry.v1.rs");
+                }
+            }
+            pub mod logger {
+                pub mod v1 {
+                    include!("gen/spire.api.server.logger.v1.rs");
+                }
+            }
+            pub mod svid {
+                pub mod v1 {
+                    include!("gen/spire.api.server.svid.v1.rs");
+                }
+            }
+        }
+    }
+}

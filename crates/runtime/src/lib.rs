@@ -1,0 +1,1 @@
+//! Clock, tasks, shutdown, logs, metrics, health, Unix-socket peers, mTLS.

@@ -1,0 +1,1 @@
+//! The server's gRPC services: conversion, authorization, limits, per-item statuses.

@@ -1,0 +1,1 @@
+//! Server engines: CA rotation, signing, the authorized-entry index. No gRPC, no SQL, no wall clock.

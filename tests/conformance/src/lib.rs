@@ -1,0 +1,1 @@
+//! The SPIFFE requirements of type srv as black-box tests by id.

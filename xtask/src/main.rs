@@ -1,0 +1,16 @@
+//! Project chores. `cargo xtask <chore>`; each has `--check`, which fails instead of writing.
+
+mod conformance;
+mod layers;
+mod protos;
+
+fn main() -> anyhow::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let check = args.iter().any(|arg| arg == "--check");
+    match args.first().map(String::as_str) {
+        Some("protos") => protos::run(check),
+        Some("layers") => layers::run(),
+        Some("conformance") => conformance::run(check),
+        _ => anyhow::bail!("usage: cargo xtask protos|layers|conformance [--check]"),
+    }
+}
