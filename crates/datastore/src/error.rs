@@ -1,5 +1,7 @@
 //! What can go wrong while keeping state. "Not found" is `Ok(None)` where asking is normal.
 
+use steeple_spiffe::TrustDomain;
+
 /// Result of a datastore call.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -18,6 +20,12 @@ pub enum Error {
     /// The write is refused by what else is stored (a bundle that entries federate with, mode restrict).
     #[error("datastore-sql: {0}")]
     FailedPrecondition(String),
+    /// An entry is to federate with a trust domain whose bundle is not stored. SPIRE answers Internal.
+    #[error("unable to find federated bundle \"{}\"", .0.as_id_str())]
+    UnknownFederatedBundle(TrustDomain),
+    /// A list was asked to go on after something that is no page token. SPIRE answers InvalidArgument.
+    #[error("could not parse token '{0}'")]
+    BadPageToken(String),
     /// The asked part of the log is gone: take a snapshot.
     #[error("change log no longer holds revision {0}")]
     LogTruncated(u64),

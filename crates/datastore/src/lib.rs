@@ -3,17 +3,22 @@
 //! * [`model`]: entries, agents, tokens, bundles, journals.
 //! * [`Datastore`]: the port. Every write takes the next [`Revision`] of the change log in its own transaction.
 //! * [`Change`], [`Snapshot`]: how a server follows the log (docs/ARCHITECTURE.md, "The change log").
+//! * [`validate`], [`merge`]: the rules that every implementation shares.
 //! * [`conformance`]: the suite every implementation runs.
+//! * [`memory`]: an implementation that forgets, for tests of what stands on the port.
 
 pub mod conformance;
 mod error;
 mod log;
+pub mod memory;
+pub mod merge;
 pub mod model;
 mod port;
+pub mod validate;
 
 pub use error::{Error, Result};
 pub use log::{Change, ChangedBundle, Logged, Revision, Snapshot};
 pub use port::{
-    AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryMask, Match, Page, PageRequest,
-    PrunedBundle,
+    AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryMask,
+    Match, Page, PageRequest, PrunedBundle,
 };

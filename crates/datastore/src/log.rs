@@ -1,5 +1,6 @@
 //! The change log: one total order over every write to entries, agents and bundles.
 
+use steeple_spiffe::bundle::Bundle;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 
 use crate::model::{Agent, Entry};
@@ -41,6 +42,15 @@ pub struct Logged {
     pub change: Change,
 }
 
+impl Change {
+    pub fn bundle_set(bundle: &Bundle) -> Self {
+        Self::BundleSet(ChangedBundle {
+            trust_domain: bundle.trust_domain.clone(),
+            sequence_number: bundle.sequence_number,
+        })
+    }
+}
+
 /// All that an index needs, read in one transaction.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -50,5 +60,5 @@ pub struct Snapshot {
     pub log_id: String,
     pub entries: Vec<Entry>,
     pub agents: Vec<Agent>,
-    pub bundles: Vec<steeple_spiffe::bundle::Bundle>,
+    pub bundles: Vec<Bundle>,
 }

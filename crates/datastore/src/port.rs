@@ -5,7 +5,7 @@ use steeple_spiffe::bundle::Bundle;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 use tokio::sync::watch;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::log::{Logged, Revision, Snapshot};
 use crate::model::{Agent, CaJournal, Entry, JoinToken, Selector};
 
@@ -18,6 +18,20 @@ pub enum Match {
     /// What is stored contains what is asked.
     Superset,
     Any,
+}
+
+impl Match {
+    /// Whether a stored set matches the asked one; both without duplicates, `asked` not empty.
+    pub fn holds<T: PartialEq>(self, stored: &[T], asked: &[T]) -> bool {
+        let stored_has_all = || asked.iter().all(|one| stored.contains(one));
+        let asked_has_all = || stored.iter().all(|one| asked.contains(one));
+        match self {
+            Self::Exact => stored_has_all() && asked_has_all(),
+            Self::Subset => !stored.is_empty() && asked_has_all(),
+            Self::Superset => stored_has_all(),
+            Self::Any => asked.iter().any(|one| stored.contains(one)),
+        }
+    }
 }
 
 /// All conditions must hold; `None` = any.
@@ -47,6 +61,20 @@ pub struct AgentFilter {
 pub struct PageRequest {
     pub token: String,
     pub size: u32,
+}
+
+impl PageRequest {
+    /// The row after which the page starts; 0 is the first page.
+    pub fn after(&self) -> Result<u64> {
+        if self.token.is_empty() {
+            return Ok(0);
+        }
+        let digits = self.token.bytes().all(|c| c.is_ascii_digit());
+        match self.token.parse() {
+            Ok(row) if digits => Ok(row),
+            _ => Err(Error::BadPageToken(self.token.clone())),
+        }
+    }
 }
 
 /// One page; `next_token` is empty on the last.
@@ -99,6 +127,17 @@ pub struct BundleMask {
     pub jwt_authorities: bool,
     pub refresh_hint: bool,
     pub sequence_number: bool,
+    pub wit_authorities: bool,
+}
+
+impl BundleMask {
+    pub const ALL: Self = Self {
+        x509_authorities: true,
+        jwt_authorities: true,
+        refresh_hint: true,
+        sequence_number: true,
+        wit_authorities: true,
+    };
 }
 
 /// What becomes of entries that federate with a deleted bundle.
@@ -132,13 +171,32 @@ pub struct AgentUpdate {
     pub agent_version: Option<String>,
 }
 
+impl AgentUpdate {
+    /// The agent with the fields changed.
+    pub fn apply(self, mut agent: Agent) -> Agent {
+        agent.attestation_type = self.attestation_type.unwrap_or(agent.attestation_type);
+        agent.serial_number = self.serial_number.unwrap_or(agent.serial_number);
+        agent.expires_at = self.expires_at.unwrap_or(agent.expires_at);
+        agent.new_serial_number = self.new_serial_number.unwrap_or(agent.new_serial_number);
+        agent.new_expires_at = self.new_expires_at.unwrap_or(agent.new_expires_at);
+        agent.can_reattest = self.can_reattest.unwrap_or(agent.can_reattest);
+        agent.agent_version = self.agent_version.unwrap_or(agent.agent_version);
+        agent
+    }
+}
+
 /// What a bundle prune left.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrunedBundle {
     pub changed: bool,
 }
 
 /// State of a trust domain. Every acknowledged write is durable and has its place in the change log.
+///
+/// Dropping the future of a write does not take the write back. Lists are in the order the rows were made; an
+/// entry's selectors and DNS names are in the order they were given, its `federates_with` is sorted. Entries that
+/// [`Datastore::create_entries`] and [`Datastore::update_entry`] answer with carry sorted selectors and DNS names
+/// instead, as SPIRE's answers do.
 #[async_trait]
 pub trait Datastore: Send + Sync + 'static {
     // The change log.
@@ -180,6 +238,10 @@ pub trait Datastore: Send + Sync + 'static {
     async fn update_agent(&self, id: &SpiffeId, update: AgentUpdate, now: i64) -> Result<Option<Agent>>;
     /// Deletes the row, its selectors, and entries created for it by a join token's alias.
     async fn delete_agent(&self, id: &SpiffeId) -> Result<Option<Agent>>;
+    /// Deletes, as [`Datastore::delete_agent`] does, at most `limit` agents that expired before `before`; banned
+    /// ones stay, so that they stay banned. Agents that cannot attest again go only if `include_non_reattestable`
+    /// (SPIRE `prune_tofu_nodes`). Returns how many.
+    async fn prune_agents(&self, before: i64, include_non_reattestable: bool, limit: u32) -> Result<u64>;
 
     // Join tokens.
 
@@ -201,8 +263,13 @@ pub trait Datastore: Send + Sync + 'static {
     /// Adds authorities that are not there yet (creates the bundle if need be); the sequence number rises by one
     /// if anything changed.
     async fn append_bundle(&self, bundle: Bundle, now: i64) -> Result<Bundle>;
-    async fn delete_bundle(&self, trust_domain: &TrustDomain, mode: BundleDeleteMode) -> Result<Option<Bundle>>;
-    /// Drops authorities that expired before `before`; never the last X.509 or the last JWT authority.
+    async fn delete_bundle(
+        &self,
+        trust_domain: &TrustDomain,
+        mode: BundleDeleteMode,
+    ) -> Result<Option<Bundle>>;
+    /// Drops authorities that expired at or before `before`, raising the sequence number by one. If that would
+    /// leave no X.509 authority, or none of the JWT authorities that were there, nothing is dropped.
     async fn prune_bundle(&self, trust_domain: &TrustDomain, before: i64, now: i64) -> Result<PrunedBundle>;
 
     // CA journals.

@@ -1,0 +1,408 @@
+//! Tables as ordered maps, every rule spelled out in the plainest way.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use steeple_spiffe::bundle::Bundle;
+use steeple_spiffe::{SpiffeId, TrustDomain};
+
+use crate::error::{Error, Result};
+use crate::log::{Change, Logged, Revision, Snapshot};
+use crate::merge::{self, Pruned};
+use crate::model::{AdditionalAttributes, Agent, CaJournal, Entry, JoinToken, Selector};
+use crate::port::{
+    AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, EntryFilter, EntryMask, Match, Page,
+    PageRequest, PrunedBundle,
+};
+use crate::validate;
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub head: Revision,
+    log: VecDeque<Logged>,
+    log_id: String,
+    last_row: u64,
+    /// Tables by row id.
+    pub entries: BTreeMap<u64, Entry>,
+    pub agents: BTreeMap<u64, Agent>,
+    pub bundles: BTreeMap<u64, Bundle>,
+    pub journals: BTreeMap<u64, CaJournal>,
+    tokens: BTreeMap<String, i64>,
+}
+
+impl State {
+    pub fn new() -> Self {
+        Self {
+            head: Revision(0),
+            log: VecDeque::new(),
+            log_id: uuid::Uuid::new_v4().to_string(),
+            last_row: 0,
+            entries: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            bundles: BTreeMap::new(),
+            journals: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+        }
+    }
+
+    fn next_row(&mut self) -> u64 {
+        self.last_row += 1;
+        self.last_row
+    }
+
+    fn changed(&mut self, change: Change) {
+        self.head.0 += 1;
+        self.log.push_back(Logged { revision: self.head, change });
+    }
+
+    pub fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Logged>> {
+        let trimmed = self.head.0 - self.log.len() as u64;
+        if after.0 < trimmed || after > self.head {
+            return Err(Error::LogTruncated(after.0.saturating_add(1)));
+        }
+        Ok(self.log.iter().filter(|logged| logged.revision > after).take(limit).cloned().collect())
+    }
+
+    pub fn trim_log(&mut self, keep: u64) -> u64 {
+        let gone = (self.log.len() as u64).saturating_sub(keep);
+        self.log.drain(..gone as usize);
+        gone
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            revision: self.head,
+            log_id: self.log_id.clone(),
+            entries: self.entries.values().cloned().collect(),
+            agents: self.agents.values().cloned().collect(),
+            bundles: self.bundles.values().cloned().collect(),
+        }
+    }
+
+    pub fn create_entry(&mut self, mut entry: Entry, now: i64) -> Result<Created> {
+        validate::new_entry(&entry)?;
+        let similar = self.entries.values().find(|stored| {
+            stored.spiffe_id == entry.spiffe_id
+                && stored.parent_id == entry.parent_id
+                && Match::Exact.holds(&stored.selectors, &entry.selectors)
+        });
+        if let Some(similar) = similar {
+            return Ok(Created::Existing(similar.clone()));
+        }
+        if entry.id.is_empty() {
+            entry.id = uuid::Uuid::new_v4().to_string();
+        }
+        if self.entries.values().any(|stored| stored.id == entry.id) {
+            return taken("registered_entries.entry_id");
+        }
+        self.check_children(&entry)?;
+        merge::normalize_federates_with(&mut entry);
+        entry.additional = entry.additional.filter(|a| *a != AdditionalAttributes::default());
+        entry.revision_number = 0;
+        entry.created_at = now;
+        let row = self.next_row();
+        self.entries.insert(row, entry.clone());
+        self.changed(Change::EntrySet(Box::new(entry.clone())));
+        Ok(Created::New(merge::as_answered(entry)))
+    }
+
+    fn check_children(&self, entry: &Entry) -> Result<()> {
+        for trust_domain in &entry.federates_with {
+            if self.bundle_row(trust_domain).is_none() {
+                return Err(Error::UnknownFederatedBundle(trust_domain.clone()));
+            }
+        }
+        if has_duplicates(&entry.selectors) {
+            return taken("selectors.registered_entry_id, selectors.type, selectors.value");
+        }
+        if has_duplicates(&entry.dns_names) {
+            return taken("dns_names.registered_entry_id, dns_names.value");
+        }
+        Ok(())
+    }
+
+    pub fn list_entries(&self, filter: &EntryFilter, page: &PageRequest) -> Result<Page<Entry>> {
+        if let Some((selectors, _)) = &filter.selectors {
+            validate::filter_set(selectors.is_empty(), "selector")?;
+        }
+        if let Some((trust_domains, _)) = &filter.federates_with {
+            validate::filter_set(trust_domains.is_empty(), "trust domain")?;
+        }
+        paged(&self.entries, page, |entry| {
+            filter.spiffe_id.as_ref().is_none_or(|id| *id == entry.spiffe_id)
+                && filter.parent_id.as_ref().is_none_or(|id| *id == entry.parent_id)
+                && filter.hint.as_ref().is_none_or(|hint| *hint == entry.hint)
+                && filter.downstream.is_none_or(|downstream| downstream == entry.downstream)
+                && set_matches(filter.selectors.as_ref(), &entry.selectors)
+                && set_matches(filter.federates_with.as_ref(), &entry.federates_with)
+        })
+    }
+
+    pub fn update_entry(&mut self, new: Entry, mask: EntryMask) -> Result<Option<Entry>> {
+        validate::entry_update(&new, mask)?;
+        let Some((&row, stored)) = self.entries.iter().find(|(_, stored)| stored.id == new.id) else {
+            return Ok(None);
+        };
+        let mut entry = stored.clone();
+        merge::update_entry(&mut entry, new, mask);
+        validate::updated_entry(&entry)?;
+        self.check_children(&entry)?;
+        entry.additional = entry.additional.filter(|a| *a != AdditionalAttributes::default());
+        self.entries.insert(row, entry.clone());
+        self.changed(Change::EntrySet(Box::new(entry.clone())));
+        Ok(Some(merge::as_answered(entry)))
+    }
+
+    pub fn delete_entry(&mut self, id: &str) -> Option<Entry> {
+        let row = *self.entries.iter().find(|(_, stored)| stored.id == id)?.0;
+        self.remove_entry(row)
+    }
+
+    fn remove_entry(&mut self, row: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&row)?;
+        self.changed(Change::EntryGone { id: entry.id.clone() });
+        Some(entry)
+    }
+
+    fn remove_entries(&mut self, gone: impl Fn(&Entry) -> bool) -> u64 {
+        let rows: Vec<u64> =
+            self.entries.iter().filter(|(_, entry)| gone(entry)).map(|(row, _)| *row).collect();
+        for row in &rows {
+            self.remove_entry(*row);
+        }
+        rows.len() as u64
+    }
+
+    pub fn prune_entries(&mut self, before: i64) -> u64 {
+        self.remove_entries(|entry| entry.expires_at != 0 && entry.expires_at < before)
+    }
+
+    pub fn put_agent(&mut self, agent: Agent) -> Result<()> {
+        if has_duplicates(&agent.selectors) {
+            return taken(
+                "node_resolver_map_entries.spiffe_id, node_resolver_map_entries.type, node_resolver_map_entries.value",
+            );
+        }
+        let row = self.agent_row(&agent.id).unwrap_or_else(|| self.next_row());
+        self.agents.insert(row, agent.clone());
+        self.changed(Change::AgentSet(Box::new(agent)));
+        Ok(())
+    }
+
+    fn agent_row(&self, id: &SpiffeId) -> Option<u64> {
+        self.agents.iter().find(|(_, agent)| agent.id == *id).map(|(row, _)| *row)
+    }
+
+    pub fn list_agents(&self, filter: &AgentFilter, page: &PageRequest) -> Result<Page<Agent>> {
+        if let Some((selectors, _)) = &filter.selectors {
+            validate::filter_set(selectors.is_empty(), "selectors")?;
+        }
+        paged(&self.agents, page, |agent| {
+            filter.attestation_type.as_ref().is_none_or(|kind| *kind == agent.attestation_type)
+                && filter.banned.is_none_or(|banned| banned == agent.is_banned())
+                && filter.can_reattest.is_none_or(|can| can == agent.can_reattest)
+                && filter.expires_before.is_none_or(|before| agent.expires_at < before)
+                && set_matches(filter.selectors.as_ref(), &agent.selectors)
+        })
+    }
+
+    pub fn update_agent(&mut self, id: &SpiffeId, update: AgentUpdate) -> Option<Agent> {
+        let row = self.agent_row(id)?;
+        let stored = self.agents.get(&row)?.clone();
+        let agent = update.apply(stored.clone());
+        if agent != stored {
+            self.agents.insert(row, agent.clone());
+            self.changed(Change::AgentSet(Box::new(agent.clone())));
+        }
+        Some(agent)
+    }
+
+    pub fn delete_agent(&mut self, id: &SpiffeId) -> Option<Agent> {
+        let agent = self.agents.remove(&self.agent_row(id)?)?;
+        if agent.attestation_type == "join_token" {
+            let alias = [Selector::new("spiffe_id", id.as_str())];
+            self.remove_entries(|entry| entry.parent_id == *id && entry.selectors == alias);
+        }
+        self.changed(Change::AgentGone { id: id.clone() });
+        Some(agent)
+    }
+
+    pub fn prune_agents(&mut self, before: i64, include_non_reattestable: bool, limit: u32) -> u64 {
+        let ids: Vec<SpiffeId> = self
+            .agents
+            .values()
+            .filter(|agent| agent.expires_at < before && !agent.is_banned())
+            .filter(|agent| include_non_reattestable || agent.can_reattest)
+            .take(limit as usize)
+            .map(|agent| agent.id.clone())
+            .collect();
+        for id in &ids {
+            self.delete_agent(id);
+        }
+        ids.len() as u64
+    }
+
+    pub fn create_join_token(&mut self, token: JoinToken) -> Result<()> {
+        validate::new_join_token(&token.token, token.expires_at)?;
+        if self.tokens.contains_key(&token.token) {
+            return taken("join_tokens.token");
+        }
+        self.tokens.insert(token.token, token.expires_at);
+        self.changed(Change::Other);
+        Ok(())
+    }
+
+    pub fn take_join_token(&mut self, token: &str) -> Option<JoinToken> {
+        let expires_at = self.tokens.remove(token)?;
+        self.changed(Change::Other);
+        Some(JoinToken { token: token.into(), expires_at })
+    }
+
+    pub fn prune_join_tokens(&mut self, before: i64) -> u64 {
+        let stored = self.tokens.len();
+        self.tokens.retain(|_, expires_at| *expires_at >= before);
+        let gone = stored - self.tokens.len();
+        if gone > 0 {
+            self.changed(Change::Other);
+        }
+        gone as u64
+    }
+
+    fn bundle_row(&self, trust_domain: &TrustDomain) -> Option<u64> {
+        self.bundles.iter().find(|(_, bundle)| bundle.trust_domain == *trust_domain).map(|(row, _)| *row)
+    }
+
+    pub fn list_bundles(&self, page: &PageRequest) -> Result<Page<Bundle>> {
+        paged(&self.bundles, page, |_| true)
+    }
+
+    pub fn create_bundle(&mut self, bundle: Bundle) -> Result<Bundle> {
+        if self.bundle_row(&bundle.trust_domain).is_some() {
+            return taken("bundles.trust_domain");
+        }
+        let row = self.next_row();
+        self.bundles.insert(row, bundle.clone());
+        self.changed(Change::bundle_set(&bundle));
+        Ok(bundle)
+    }
+
+    /// Runs `change` on a stored bundle and logs it if something came of it.
+    fn change_bundle<T>(
+        &mut self,
+        trust_domain: &TrustDomain,
+        change: impl FnOnce(&mut Bundle) -> T,
+    ) -> Option<(Bundle, T)> {
+        let row = self.bundle_row(trust_domain)?;
+        let stored = self.bundles.get(&row)?.clone();
+        let mut bundle = stored.clone();
+        let result = change(&mut bundle);
+        if bundle != stored {
+            self.bundles.insert(row, bundle.clone());
+            self.changed(Change::bundle_set(&bundle));
+        }
+        Some((bundle, result))
+    }
+
+    pub fn update_bundle(&mut self, new: Bundle, mask: BundleMask) -> Option<Bundle> {
+        let trust_domain = new.trust_domain.clone();
+        let (bundle, ()) =
+            self.change_bundle(&trust_domain, |bundle| merge::update_bundle(bundle, new, mask))?;
+        Some(bundle)
+    }
+
+    pub fn append_bundle(&mut self, new: Bundle) -> Result<Bundle> {
+        let added = new.clone();
+        match self.change_bundle(&new.trust_domain, |bundle| merge::append_bundle(bundle, added)) {
+            Some((bundle, _)) => Ok(bundle),
+            None => self.create_bundle(new),
+        }
+    }
+
+    pub fn delete_bundle(
+        &mut self,
+        trust_domain: &TrustDomain,
+        mode: BundleDeleteMode,
+    ) -> Result<Option<Bundle>> {
+        let Some(row) = self.bundle_row(trust_domain) else {
+            return Ok(None);
+        };
+        let rows: Vec<u64> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.federates_with.contains(trust_domain))
+            .map(|(row, _)| *row)
+            .collect();
+        if !rows.is_empty() && mode == BundleDeleteMode::Restrict {
+            return Err(Error::FailedPrecondition(format!(
+                "cannot delete bundle; federated with {} registration entries",
+                rows.len()
+            )));
+        }
+        for row in rows {
+            if mode == BundleDeleteMode::Delete {
+                self.remove_entry(row);
+            } else if let Some(entry) = self.entries.get_mut(&row) {
+                entry.federates_with.retain(|other| other != trust_domain);
+                entry.revision_number += 1;
+                let entry = entry.clone();
+                self.changed(Change::EntrySet(Box::new(entry)));
+            }
+        }
+        let bundle = self.bundles.remove(&row);
+        self.changed(Change::BundleGone { trust_domain: trust_domain.clone() });
+        Ok(bundle)
+    }
+
+    pub fn prune_bundle(&mut self, trust_domain: &TrustDomain, before: i64) -> PrunedBundle {
+        let pruned = self.change_bundle(trust_domain, |bundle| merge::prune_bundle(bundle, before));
+        PrunedBundle { changed: pruned.is_some_and(|(_, pruned)| pruned == Pruned::Changed) }
+    }
+
+    pub fn put_ca_journal(&mut self, mut journal: CaJournal) -> Result<CaJournal> {
+        if journal.id == 0 {
+            journal.id = self.next_row();
+        } else if !self.journals.contains_key(&journal.id) {
+            return Err(Error::NotFound("record not found".into()));
+        }
+        self.journals.insert(journal.id, journal.clone());
+        self.changed(Change::Other);
+        Ok(journal)
+    }
+
+    pub fn delete_ca_journal(&mut self, id: u64) {
+        if self.journals.remove(&id).is_some() {
+            self.changed(Change::Other);
+        }
+    }
+}
+
+fn taken<T>(columns: &str) -> Result<T> {
+    Err(Error::AlreadyExists(format!("UNIQUE constraint failed: {columns}")))
+}
+
+fn has_duplicates<T: PartialEq>(items: &[T]) -> bool {
+    items.iter().enumerate().any(|(at, item)| items[..at].contains(item))
+}
+
+fn set_matches<T: PartialEq>(asked: Option<&(Vec<T>, Match)>, stored: &[T]) -> bool {
+    asked.is_none_or(|(asked, how)| how.holds(stored, asked))
+}
+
+fn paged<T: Clone>(
+    table: &BTreeMap<u64, T>,
+    page: &PageRequest,
+    wanted: impl Fn(&T) -> bool,
+) -> Result<Page<T>> {
+    let size = if page.size == 0 { usize::MAX } else { page.size as usize };
+    let after = page.after()?;
+    let mut result = Page { items: Vec::new(), next_token: String::new() };
+    let mut last = 0;
+    for (row, item) in table.iter().filter(|(row, item)| **row > after && wanted(item)) {
+        if result.items.len() == size {
+            result.next_token = last.to_string();
+            break;
+        }
+        result.items.push(item.clone());
+        last = *row;
+    }
+    Ok(result)
+}
