@@ -1,0 +1,350 @@
+use proptest::prelude::*;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::entry::Selector;
+use crate::entry::tests::entry;
+
+fn domain() -> TrustDomain {
+    TrustDomain::new("example.org").unwrap()
+}
+
+fn cache(max_size: usize) -> Cache {
+    let config =
+        CacheConfig { trust_domain: domain(), max_size, rotation: RotationPolicy::default(), seed: 7 };
+    Cache::new(config)
+}
+
+fn selectors(values: &[&str]) -> SelectorSet {
+    values.iter().map(|value| Selector::new("t", value)).collect()
+}
+
+fn set(entries: Vec<Entry>) -> Changes {
+    Changes { entries: entries.into_iter().map(Arc::new).collect(), ..Changes::default() }
+}
+
+fn gone(ids: &[&str]) -> Changes {
+    Changes { removed: ids.iter().map(|id| (*id).into()).collect(), ..Changes::default() }
+}
+
+fn svid(now: Millis) -> Svid {
+    Svid {
+        chain: bytes::Bytes::from_static(b"chain"),
+        key: Zeroizing::new(vec![1]),
+        not_before: now / 1000,
+        not_after: now / 1000 + 3600,
+        authority_key_id: Box::from(&b"ca"[..]),
+    }
+}
+
+fn sign_all(cache: &mut Cache, now: Millis) -> Vec<String> {
+    let jobs = cache.take_jobs(500, now);
+    jobs.iter()
+        .map(|job| {
+            cache.issued(job, svid(now), now);
+            job.entry.id.to_string()
+        })
+        .collect()
+}
+
+fn served(subscription: &mut Subscription) -> Vec<String> {
+    let update = subscription.updates.borrow_and_update();
+    update.content.identities.iter().map(|identity| identity.entry.id.to_string()).collect()
+}
+
+#[test]
+fn an_entry_reaches_an_open_subscription_and_leaves_it() {
+    let mut cache = cache(10);
+    let mut workload = cache.subscribe(&selectors(&["a", "b"]), 0);
+    let mut stranger = cache.subscribe(&selectors(&["c"]), 0);
+    assert!(served(&mut workload).is_empty() && served(&mut stranger).is_empty());
+    cache.apply(&set(vec![entry("1", "one", &["a"])]), 0);
+    assert!(workload.updates.borrow_and_update().pending);
+    let jobs = cache.take_jobs(500, 0);
+    assert_eq!(jobs[0].priority, Priority::Waiting);
+    cache.issued(&jobs[0], svid(0), 0);
+    assert!(workload.updates.has_changed().unwrap());
+    assert_eq!(served(&mut workload), ["1"]);
+    cache.apply(&gone(&["1"]), 0);
+    assert!(served(&mut workload).is_empty());
+    assert!(workload.updates.borrow().matched.is_empty());
+    assert_eq!(cache.svid_count(), 0);
+    assert!(!stranger.updates.has_changed().unwrap());
+    assert!(served(&mut stranger).is_empty());
+}
+
+#[test]
+fn the_waiting_go_before_the_expiring_and_prefetch_comes_last() {
+    let mut cache = cache(10);
+    cache.apply(&set(vec![entry("old", "old", &["o"])]), 0);
+    sign_all(&mut cache, 0);
+    let later = 3_600_000;
+    cache.apply(&set(vec![entry("ahead", "ahead", &["x"])]), later);
+    cache.apply(&set(vec![entry("wanted", "wanted", &["w"])]), later);
+    let _workload = cache.subscribe(&selectors(&["w"]), later);
+    let jobs = cache.take_jobs(500, later);
+    let order: Vec<&str> = jobs.iter().map(|job| &*job.entry.id).collect();
+    assert_eq!(order, ["wanted", "old", "ahead"]);
+    assert!(cache.take_jobs(500, later).is_empty(), "one request per entry at a time");
+}
+
+#[test]
+fn rotates_once_due_and_serves_the_old_one_until_then() {
+    let mut cache = cache(10);
+    cache.apply(&set(vec![entry("1", "one", &["a"])]), 0);
+    let mut workload = cache.subscribe(&selectors(&["a"]), 0);
+    sign_all(&mut cache, 0);
+    assert_eq!(served(&mut workload), ["1"]);
+    let first = workload.updates.borrow().content.clone();
+    let due = cache.next_wake().unwrap();
+    assert!((1_620_000..=1_980_000).contains(&due), "half of an hour, ten percent either way: {due}");
+    assert!(cache.take_jobs(500, due - 1).is_empty());
+    assert_eq!(sign_all(&mut cache, due), ["1"]);
+    let second = workload.updates.borrow_and_update().content.clone();
+    assert!(!Arc::ptr_eq(&first, &second));
+}
+
+#[test]
+fn a_changed_certificate_is_signed_again_and_a_changed_identity_is_withdrawn_at_once() {
+    let mut cache = cache(10);
+    cache.apply(&set(vec![entry("1", "one", &["a"])]), 0);
+    let mut workload = cache.subscribe(&selectors(&["a"]), 0);
+    sign_all(&mut cache, 0);
+    let dns = Entry { dns_names: vec!["x".into()], ..entry("1", "one", &["a"]) };
+    cache.apply(&set(vec![dns]), 0);
+    assert_eq!(served(&mut workload), ["1"], "the old one serves until the new one is there");
+    assert_eq!(sign_all(&mut cache, 0), ["1"]);
+    cache.apply(&set(vec![entry("1", "two", &["a"])]), 0);
+    assert!(served(&mut workload).is_empty());
+    assert!(workload.updates.borrow().pending);
+    assert_eq!(sign_all(&mut cache, 0), ["1"]);
+    let update = workload.updates.borrow().clone();
+    assert_eq!(update.content.identities[0].entry.spiffe_id.path(), "/two");
+}
+
+#[test]
+fn an_answer_for_an_entry_that_changed_meanwhile_is_void() {
+    let mut cache = cache(10);
+    cache.apply(&set(vec![entry("1", "one", &["a"])]), 0);
+    let mut workload = cache.subscribe(&selectors(&["a"]), 0);
+    let jobs = cache.take_jobs(500, 0);
+    cache.apply(&set(vec![entry("1", "two", &["a"])]), 0);
+    cache.issued(&jobs[0], svid(0), 0);
+    assert!(served(&mut workload).is_empty());
+    assert_eq!(sign_all(&mut cache, 0), ["1"]);
+    assert_eq!(served(&mut workload), ["1"]);
+}
+
+#[test]
+fn a_refused_entry_does_not_hold_back_the_others_and_is_tried_again() {
+    let mut cache = cache(10);
+    cache.apply(&set(vec![entry("1", "one", &["a"]), entry("2", "two", &["a"])]), 0);
+    let mut workload = cache.subscribe(&selectors(&["a"]), 0);
+    let jobs = cache.take_jobs(500, 0);
+    cache.issued(&jobs[0], svid(0), 0);
+    assert!(workload.updates.borrow().pending);
+    cache.failed(&jobs[1], "refused", 0);
+    assert_eq!(served(&mut workload).len(), 1);
+    let update = workload.updates.borrow().clone();
+    assert!(!update.pending);
+    assert_eq!(update.error.as_deref(), Some("refused"));
+    let wake = cache.next_wake().unwrap();
+    assert!((450..=550).contains(&wake), "{wake}");
+    assert_eq!(sign_all(&mut cache, wake).len(), 1);
+    assert_eq!(served(&mut workload).len(), 2);
+}
+
+#[test]
+fn the_size_is_a_soft_cap_and_the_least_recently_used_goes_first() {
+    let mut cache = cache(2);
+    let many = ["1", "2", "3"].map(|id| entry(id, id, &[id])).to_vec();
+    cache.apply(&set(many), 0);
+    assert_eq!(sign_all(&mut cache, 0), ["1", "2"]);
+    assert_eq!(cache.svid_count(), 2);
+    let mut third = cache.subscribe(&selectors(&["3"]), 0);
+    assert_eq!(sign_all(&mut cache, 0), ["3"]);
+    assert_eq!(cache.svid_count(), 2, "1 was used longest ago");
+    assert_eq!(served(&mut third), ["3"]);
+    let _first = cache.subscribe(&selectors(&["1"]), 0);
+    let _second = cache.subscribe(&selectors(&["2"]), 0);
+    sign_all(&mut cache, 0);
+    assert_eq!(cache.svid_count(), 3, "all have subscribers");
+    cache.unsubscribe(third.group, 0);
+    assert_eq!(cache.svid_count(), 2);
+}
+
+#[test]
+fn room_that_frees_is_used_to_sign_ahead() {
+    let mut cache = cache(1);
+    cache.apply(&set(vec![entry("1", "1", &["1"]), entry("2", "2", &["2"])]), 0);
+    assert_eq!(sign_all(&mut cache, 0), ["1"]);
+    cache.apply(&gone(&["1"]), 0);
+    assert_eq!(sign_all(&mut cache, 0), ["2"]);
+}
+
+#[test]
+fn entries_without_prefetch_or_for_stores_are_not_signed_ahead() {
+    let mut cache = cache(10);
+    let lazy = Entry { disable_x509_svid_prefetch: true, ..entry("1", "1", &["a"]) };
+    let store = Entry { store_svid: true, ..entry("2", "2", &["a"]) };
+    cache.apply(&set(vec![lazy, store]), 0);
+    assert!(cache.take_jobs(500, 0).is_empty());
+    let mut workload = cache.subscribe(&selectors(&["a"]), 0);
+    assert_eq!(sign_all(&mut cache, 0), ["1"]);
+    assert_eq!(served(&mut workload), ["1"]);
+}
+
+#[test]
+fn groups_with_the_same_identities_share_one_content_and_it_is_encoded_once() {
+    let mut cache = cache(10);
+    cache.apply(&set(vec![entry("1", "1", &["a"])]), 0);
+    let one = cache.subscribe(&selectors(&["a", "x"]), 0);
+    let two = cache.subscribe(&selectors(&["a", "y"]), 0);
+    let same = cache.subscribe(&selectors(&["a", "y"]), 0);
+    assert_eq!(two.group, same.group);
+    sign_all(&mut cache, 0);
+    let (one, two) = (one.updates.borrow().clone(), two.updates.borrow().clone());
+    assert!(Arc::ptr_eq(&one.content, &two.content));
+    one.content.x509_svid(|_| bytes::Bytes::from_static(b"once"));
+    assert_eq!(two.content.x509_svid(|_| unreachable!()), "once".as_bytes());
+}
+
+#[test]
+fn federated_bundles_come_with_entries_that_federate_only() {
+    let mut cache = cache(10);
+    let other = TrustDomain::new("other.org").unwrap();
+    let bundle = |td: &TrustDomain| Arc::new(Bundle::new(td.clone()));
+    let changes = Changes { bundles: vec![bundle(&domain()), bundle(&other)], ..Changes::default() };
+    cache.apply(&changes, 0);
+    let federating = Entry { federates_with: vec![other.clone()], ..entry("1", "1", &["a"]) };
+    cache.apply(&set(vec![federating, entry("2", "2", &["b"])]), 0);
+    let with = cache.subscribe(&selectors(&["a"]), 0);
+    let mut without = cache.subscribe(&selectors(&["b"]), 0);
+    sign_all(&mut cache, 0);
+    assert_eq!(with.updates.borrow().content.federated.len(), 1);
+    assert!(without.updates.borrow_and_update().content.federated.is_empty());
+    let changes = Changes { removed_bundles: vec![other], ..Changes::default() };
+    cache.apply(&changes, 0);
+    assert!(with.updates.borrow().content.federated.is_empty());
+    assert!(!without.updates.has_changed().unwrap());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Set(u8, u8, u8, u8),
+    Gone(u8),
+    Subscribe(u8),
+    Unsubscribe(u8),
+    Take(u8),
+    Issue,
+    Fail,
+    Wait(u32),
+    Rotate(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0u8..8, 0u8..3, 1u8..16, 0u8..2).prop_map(|(id, path, sel, dns)| Step::Set(id, path, sel, dns)),
+        (0u8..8).prop_map(Step::Gone),
+        (0u8..16).prop_map(Step::Subscribe),
+        (0u8..8).prop_map(Step::Unsubscribe),
+        (1u8..4).prop_map(Step::Take),
+        Just(Step::Issue),
+        Just(Step::Fail),
+        (0u32..4_000_000).prop_map(Step::Wait),
+        (0u8..8).prop_map(Step::Rotate),
+    ]
+}
+
+/// The four selectors that a bit mask names.
+fn masked(mask: u8) -> Vec<String> {
+    (0..4).filter(|bit| mask & (1 << bit) != 0).map(|bit| bit.to_string()).collect()
+}
+
+fn masked_set(mask: u8) -> SelectorSet {
+    masked(mask).iter().map(|value| Selector::new("t", value)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Against a naive model: every subscriber is offered exactly the entries whose selectors it has; what it is
+    /// served is always under such an entry's present SPIFFE ID; the counters agree with a recount; and once all
+    /// requests are answered nobody who is entitled goes without.
+    #[test]
+    fn agrees_with_a_naive_model(max in 0usize..6, steps in prop::collection::vec(step(), 0..120)) {
+        let mut cache = cache(max);
+        let mut model: HashMap<String, Entry> = HashMap::new();
+        let mut subscriptions: Vec<(u8, Subscription)> = Vec::new();
+        let mut jobs: Vec<SignJob> = Vec::new();
+        let mut now: Millis = 0;
+        for step in steps {
+            match step {
+                Step::Set(id, path, mask, dns) => {
+                    let values = masked(mask);
+                    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+                    let mut new = entry(&id.to_string(), &format!("p{path}"), &values);
+                    new.dns_names = vec!["d".repeat(usize::from(dns) + 1)];
+                    cache.apply(&set(vec![new.clone()]), now);
+                    model.insert(id.to_string(), new);
+                }
+                Step::Gone(id) => {
+                    cache.apply(&gone(&[&id.to_string()]), now);
+                    model.remove(&id.to_string());
+                }
+                Step::Subscribe(mask) => subscriptions.push((mask, cache.subscribe(&masked_set(mask), now))),
+                Step::Unsubscribe(index) => {
+                    if !subscriptions.is_empty() {
+                        let (_, left) = subscriptions.swap_remove(usize::from(index) % subscriptions.len());
+                        cache.unsubscribe(left.group, now);
+                    }
+                }
+                Step::Take(count) => jobs.extend(cache.take_jobs(usize::from(count), now)),
+                Step::Issue => if let Some(job) = jobs.pop() { cache.issued(&job, svid(now), now) },
+                Step::Fail => if let Some(job) = jobs.pop() { cache.failed(&job, "no", now) },
+                Step::Wait(span) => now += Millis::from(span),
+                Step::Rotate(id) => cache.rotate(&[id.to_string()], now),
+            }
+            check(&cache, &model, &subscriptions);
+        }
+        for job in std::mem::take(&mut jobs) {
+            cache.issued(&job, svid(now), now);
+        }
+        for _ in 0..8 {
+            now += 240_000 * 2;
+            sign_all(&mut cache, now);
+        }
+        check(&cache, &model, &subscriptions);
+        for (_, subscription) in &subscriptions {
+            let update = subscription.updates.borrow();
+            prop_assert_eq!(update.content.identities.len(), update.matched.len());
+            prop_assert!(!update.pending);
+        }
+        let wanted = cache.records.values().filter(|record| record.subscribers > 0).count();
+        prop_assert!(cache.signed <= max.max(wanted));
+    }
+}
+
+fn check(cache: &Cache, model: &HashMap<String, Entry>, subscriptions: &[(u8, Subscription)]) {
+    for (mask, subscription) in subscriptions {
+        let workload = masked_set(*mask);
+        let mut expected: Vec<String> = model
+            .values()
+            .filter(|entry| entry.matches(&workload))
+            .map(|entry| entry.id.to_string())
+            .collect();
+        expected.sort();
+        let update = subscription.updates.borrow();
+        let matched: Vec<String> = update.matched.iter().map(|entry| entry.id.to_string()).collect();
+        assert_eq!(matched, expected);
+        for identity in &update.content.identities {
+            assert_eq!(*identity.entry, model[&*identity.entry.id]);
+        }
+    }
+    let signed = cache.records.values().filter(|record| record.svid.is_some()).count();
+    let flying = cache.records.values().filter(|record| record.in_flight && record.svid.is_none()).count();
+    assert_eq!((cache.signed, cache.in_flight_unsigned), (signed, flying));
+    let idle =
+        cache.records.values().filter(|record| record.svid.is_some() && record.subscribers == 0).count();
+    assert_eq!(cache.idle.len(), idle);
+}

@@ -1,0 +1,172 @@
+//! JWT-SVIDs that can be handed out again.
+//!
+//! Key: SPIFFE ID and sorted audiences, as SPIRE's. An entry with `jwt_svid_include_jti` never comes here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use steeple_spiffe::SpiffeId;
+
+use crate::{Millis, rotation};
+
+/// A token that the server issued.
+pub struct Token {
+    pub token: String,
+    pub key_id: String,
+    pub issued_at: Millis,
+    pub expires_at: Millis,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").field("len", &self.token.len()).field("expires_at", &self.expires_at).finish()
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.token);
+    }
+}
+
+/// Whom a token is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct JwtKey {
+    spiffe_id: SpiffeId,
+    audience: Vec<String>,
+}
+
+impl JwtKey {
+    /// The order of audiences does not matter.
+    pub fn new(spiffe_id: SpiffeId, mut audience: Vec<String>) -> Self {
+        audience.sort();
+        Self { spiffe_id, audience }
+    }
+}
+
+/// What the cache has for a key.
+#[derive(Debug)]
+pub enum Found {
+    /// Serve it.
+    Fresh(Arc<Token>),
+    /// Past its half-life but valid: get a new one, serve this one if the server does not answer.
+    Ageing(Arc<Token>),
+    Nothing,
+}
+
+/// See the [module](self). The least recently used token goes first; the size is a hard cap.
+#[derive(Debug)]
+pub struct JwtCache {
+    max: usize,
+    tokens: HashMap<JwtKey, (Arc<Token>, u64)>,
+    by_use: BTreeMap<u64, JwtKey>,
+    uses: u64,
+}
+
+impl JwtCache {
+    pub fn new(max: usize) -> Self {
+        Self { max, tokens: HashMap::new(), by_use: BTreeMap::new(), uses: 0 }
+    }
+
+    pub fn find(&mut self, key: &JwtKey, now: Millis) -> Found {
+        let Some((token, used)) = self.tokens.get_mut(key) else { return Found::Nothing };
+        if token.expires_at <= now {
+            return Found::Nothing;
+        }
+        self.uses += 1;
+        self.by_use.remove(used);
+        *used = self.uses;
+        self.by_use.insert(self.uses, key.clone());
+        if rotation::jwt_due(token.issued_at, token.expires_at, now) {
+            Found::Ageing(token.clone())
+        } else {
+            Found::Fresh(token.clone())
+        }
+    }
+
+    pub fn insert(&mut self, key: JwtKey, token: Arc<Token>) {
+        if self.max == 0 {
+            return;
+        }
+        self.uses += 1;
+        if let Some((_, used)) = self.tokens.insert(key.clone(), (token, self.uses)) {
+            self.by_use.remove(&used);
+        }
+        self.by_use.insert(self.uses, key);
+        while self.tokens.len() > self.max {
+            let Some((_, oldest)) = self.by_use.pop_first() else { return };
+            self.tokens.remove(&oldest);
+        }
+    }
+
+    /// Drops tokens signed by these keys (tainted authorities). Returns how many.
+    pub fn drop_signed_by(&mut self, key_ids: &[&str]) -> usize {
+        let before = self.tokens.len();
+        self.tokens.retain(|_, (token, used)| {
+            let keep = !key_ids.contains(&token.key_id.as_str());
+            if !keep {
+                self.by_use.remove(used);
+            }
+            keep
+        });
+        before - self.tokens.len()
+    }
+
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(audience: &[&str]) -> JwtKey {
+        JwtKey::new(
+            SpiffeId::parse("spiffe://example.org/a").unwrap(),
+            audience.iter().map(ToString::to_string).collect(),
+        )
+    }
+
+    fn token(kid: &str) -> Arc<Token> {
+        Arc::new(Token { token: "t".into(), key_id: kid.into(), issued_at: 0, expires_at: 100 })
+    }
+
+    #[test]
+    fn a_token_is_fresh_until_half_life_and_gone_when_it_expires() {
+        let mut cache = JwtCache::new(2);
+        cache.insert(key(&["a", "b"]), token("k"));
+        assert!(matches!(cache.find(&key(&["b", "a"]), 49), Found::Fresh(_)));
+        assert!(matches!(cache.find(&key(&["b", "a"]), 50), Found::Ageing(_)));
+        assert!(matches!(cache.find(&key(&["b", "a"]), 100), Found::Nothing));
+        assert!(matches!(cache.find(&key(&["a"]), 0), Found::Nothing));
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first() {
+        let mut cache = JwtCache::new(2);
+        cache.insert(key(&["1"]), token("k"));
+        cache.insert(key(&["2"]), token("k"));
+        cache.find(&key(&["1"]), 0);
+        cache.insert(key(&["3"]), token("k"));
+        assert_eq!(cache.len(), 2);
+        assert!(matches!(cache.find(&key(&["2"]), 0), Found::Nothing));
+        assert!(matches!(cache.find(&key(&["1"]), 0), Found::Fresh(_)));
+    }
+
+    #[test]
+    fn tokens_of_tainted_keys_go() {
+        let mut cache = JwtCache::new(9);
+        cache.insert(key(&["1"]), token("good"));
+        cache.insert(key(&["2"]), token("bad"));
+        assert_eq!(cache.drop_signed_by(&["bad"]), 1);
+        assert!(matches!(cache.find(&key(&["1"]), 0), Found::Fresh(_)));
+        cache.insert(key(&["3"]), token("good"));
+        assert_eq!(cache.len(), cache.by_use.len());
+    }
+}

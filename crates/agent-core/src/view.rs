@@ -1,0 +1,194 @@
+//! The entries and bundles in force on this agent.
+//!
+//! Two sources feed it: our push stream ([`View::apply`], by revision) and SPIRE's poll ([`View::replace`], complete
+//! views). Both end in the same [`Changes`].
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use steeple_spiffe::TrustDomain;
+use steeple_spiffe::bundle::Bundle;
+
+use crate::entry::Entry;
+
+/// One message of `steeple.agent.v1.Sync/Watch`.
+#[derive(Clone, Debug, Default)]
+pub struct Delta {
+    pub revision: u64,
+    pub log_id: String,
+    /// Part of a complete view: what it does not name is gone once `more` is false.
+    pub snapshot: bool,
+    pub more: bool,
+    pub entries: Vec<Entry>,
+    pub removed: Vec<String>,
+    pub bundles: Vec<Bundle>,
+    pub removed_bundles: Vec<TrustDomain>,
+}
+
+/// What one message or one poll changed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changes {
+    /// New or changed.
+    pub entries: Vec<Arc<Entry>>,
+    pub removed: Vec<Arc<str>>,
+    /// New or changed.
+    pub bundles: Vec<Arc<Bundle>>,
+    pub removed_bundles: Vec<TrustDomain>,
+}
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+            && self.removed.is_empty()
+            && self.bundles.is_empty()
+            && self.removed_bundles.is_empty()
+    }
+}
+
+/// Why a message was not applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ViewError {
+    #[error(
+        "the server's view (revision {offered}) is older than the one in force (revision {held}): \
+         keeping ours and connecting again; check that this server reads from the primary database"
+    )]
+    Stale { offered: u64, held: u64 },
+    #[error(
+        "the server sent a change of log {offered:?} while log {held:?} is in force: asking for a complete view"
+    )]
+    OtherLog { offered: String, held: String },
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct View {
+    revision: u64,
+    log_id: String,
+    entries: HashMap<Arc<str>, Arc<Entry>>,
+    bundles: BTreeMap<TrustDomain, Arc<Bundle>>,
+    staged: Vec<Delta>,
+}
+
+impl View {
+    /// The newest revision applied, 0 if none.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The log that [`View::revision`] belongs to, empty if none.
+    pub fn log_id(&self) -> &str {
+        &self.log_id
+    }
+
+    pub fn entry(&self, id: &str) -> Option<&Arc<Entry>> {
+        self.entries.get(id)
+    }
+
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.values()
+    }
+
+    pub fn entry_count(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn bundle(&self, trust_domain: &TrustDomain) -> Option<&Arc<Bundle>> {
+        self.bundles.get(trust_domain)
+    }
+
+    /// A broken stream leaves nothing half applied.
+    pub fn connection_lost(&mut self) {
+        self.staged.clear();
+    }
+
+    /// Applies one message. Nothing changes until the last message of a revision is there.
+    pub fn apply(&mut self, delta: Delta) -> Result<Changes, ViewError> {
+        let same_log = delta.log_id == self.log_id;
+        if same_log && delta.revision < self.revision {
+            self.staged.clear();
+            return Err(ViewError::Stale { offered: delta.revision, held: self.revision });
+        }
+        if !same_log && !delta.snapshot && !self.log_id.is_empty() {
+            self.staged.clear();
+            return Err(ViewError::OtherLog { offered: delta.log_id, held: self.log_id.clone() });
+        }
+        if delta.more {
+            self.staged.push(delta);
+            return Ok(Changes::default());
+        }
+        let (revision, log_id, snapshot) = (delta.revision, delta.log_id.clone(), delta.snapshot);
+        let mut parts = std::mem::take(&mut self.staged);
+        parts.push(delta);
+        let mut entries = Vec::new();
+        let mut removed = Vec::new();
+        let mut bundles = Vec::new();
+        let mut removed_bundles = Vec::new();
+        for part in parts {
+            entries.extend(part.entries);
+            removed.extend(part.removed);
+            bundles.extend(part.bundles);
+            removed_bundles.extend(part.removed_bundles);
+        }
+        let changes = if snapshot {
+            self.replace(entries, bundles)
+        } else {
+            self.change(entries, removed, bundles, removed_bundles)
+        };
+        self.revision = revision;
+        self.log_id = log_id;
+        Ok(changes)
+    }
+
+    /// Puts a complete view in force.
+    pub fn replace(&mut self, entries: Vec<Entry>, bundles: Vec<Bundle>) -> Changes {
+        let kept: HashSet<&str> = entries.iter().map(|entry| &*entry.id).collect();
+        let removed =
+            self.entries.keys().filter(|id| !kept.contains(&***id)).map(ToString::to_string).collect();
+        let kept: HashSet<&TrustDomain> = bundles.iter().map(|bundle| &bundle.trust_domain).collect();
+        let removed_bundles = self.bundles.keys().filter(|td| !kept.contains(td)).cloned().collect();
+        self.change(entries, removed, bundles, removed_bundles)
+    }
+
+    fn change(
+        &mut self,
+        entries: Vec<Entry>,
+        removed: Vec<String>,
+        bundles: Vec<Bundle>,
+        removed_bundles: Vec<TrustDomain>,
+    ) -> Changes {
+        let mut changes = Changes::default();
+        for id in removed {
+            if let Some((id, _)) = self.entries.remove_entry(&*id) {
+                changes.removed.push(id);
+            }
+        }
+        for entry in entries {
+            if self.entries.get(&entry.id).is_some_and(|held| **held == entry) {
+                continue;
+            }
+            let entry = Arc::new(entry);
+            self.entries.insert(entry.id.clone(), entry.clone());
+            // A message may remove and set the same entry: what it holds now counts.
+            changes.removed.retain(|id| *id != entry.id);
+            changes.entries.push(entry);
+        }
+        for trust_domain in removed_bundles {
+            if self.bundles.remove(&trust_domain).is_some() {
+                changes.removed_bundles.push(trust_domain);
+            }
+        }
+        for bundle in bundles {
+            if self.bundles.get(&bundle.trust_domain).is_some_and(|held| **held == bundle) {
+                continue;
+            }
+            let bundle = Arc::new(bundle);
+            self.bundles.insert(bundle.trust_domain.clone(), bundle.clone());
+            changes.removed_bundles.retain(|td| *td != bundle.trust_domain);
+            changes.bundles.push(bundle);
+        }
+        changes
+    }
+}
+
+#[cfg(test)]
+mod tests;
