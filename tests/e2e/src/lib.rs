@@ -1,1 +1,12 @@
-//! Black box over public interfaces; the binaries under test are a parameter, so the same suite runs on SPIRE's.
+//! Black box: a server and an agent as processes, driven through their commands and sockets.
+//!
+//! `STEEPLE_BIN_DIR` names the folder with `spire-server` and `spire-agent` under test. It may hold SPIRE's own: a test
+//! that SPIRE fails is wrong, or a line in docs/differences.md. [`Subject`] tells the two apart where they differ by design.
+
+mod daemon;
+mod deployment;
+mod workload;
+
+pub use daemon::Daemon;
+pub use deployment::{Deployment, DeploymentBuilder, NODE, Ran, Subject, TRUST_DOMAIN, free_port, uid};
+pub use workload::{Workload, connect_uds};

@@ -1,0 +1,363 @@
+//! A trust domain in a scratch directory.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::daemon::Daemon;
+use crate::workload::Workload;
+
+/// Whose binaries are under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    Steeple,
+    Spire,
+}
+
+/// What a command did.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Lines of configuration besides those every test needs.
+#[derive(Clone, Debug)]
+pub struct DeploymentBuilder {
+    server_options: String,
+    server_blocks: String,
+    agent_options: String,
+    agent_blocks: String,
+    key_manager: &'static str,
+    workload_attestor: String,
+}
+
+/// A server, and an agent once [`Deployment::start_agent`] ran.
+#[derive(Debug)]
+pub struct Deployment {
+    dir: TempDir,
+    bin: PathBuf,
+    port: u16,
+    builder: DeploymentBuilder,
+    pub server: Option<Daemon>,
+    pub agent: Option<Daemon>,
+}
+
+pub const TRUST_DOMAIN: &str = "example.org";
+/// The alias that every join token of a deployment gives its agent.
+pub const NODE: &str = "spiffe://example.org/node";
+
+impl Default for DeploymentBuilder {
+    fn default() -> Self {
+        Self {
+            server_options: String::new(),
+            server_blocks: String::new(),
+            agent_options: String::new(),
+            agent_blocks: String::new(),
+            key_manager: "memory",
+            workload_attestor: "WorkloadAttestor \"unix\" { plugin_data {} }".into(),
+        }
+    }
+}
+
+impl DeploymentBuilder {
+    /// Inside `server { }`.
+    pub fn server_options(mut self, lines: &str) -> Self {
+        self.server_options.push_str(lines);
+        self.server_options.push('\n');
+        self
+    }
+
+    /// Beside `server { }`: telemetry, health_checks.
+    pub fn server_blocks(mut self, lines: &str) -> Self {
+        self.server_blocks.push_str(lines);
+        self
+    }
+
+    /// Inside `agent { }`.
+    pub fn agent_options(mut self, lines: &str) -> Self {
+        self.agent_options.push_str(lines);
+        self.agent_options.push('\n');
+        self
+    }
+
+    /// Beside `agent { }`.
+    pub fn agent_blocks(mut self, lines: &str) -> Self {
+        self.agent_blocks.push_str(lines);
+        self
+    }
+
+    /// Keys survive a restart.
+    pub fn disk_keys(mut self) -> Self {
+        self.key_manager = "disk";
+        self
+    }
+
+    /// The `WorkloadAttestor` block.
+    pub fn workload_attestor(mut self, block: &str) -> Self {
+        self.workload_attestor = block.into();
+        self
+    }
+
+    /// Starts the server and waits until it is healthy.
+    pub fn start(self) -> Result<Deployment> {
+        let mut deployment = self.prepare()?;
+        deployment.start_server()?;
+        Ok(deployment)
+    }
+
+    /// Starts the server and an agent.
+    pub fn start_with_agent(self) -> Result<Deployment> {
+        let mut deployment = self.start()?;
+        deployment.start_agent()?;
+        Ok(deployment)
+    }
+
+    /// Only writes the files.
+    pub fn prepare(self) -> Result<Deployment> {
+        let bin = std::env::var_os("STEEPLE_BIN_DIR").map(PathBuf::from).context(
+            "STEEPLE_BIN_DIR names the folder with the spire-server and spire-agent under test; `scripts/test` sets it",
+        )?;
+        let dir = tempfile::Builder::new().prefix("e2e").tempdir_in("/tmp")?;
+        for name in ["server", "agent", "public", "admin"] {
+            std::fs::create_dir(dir.path().join(name))?;
+        }
+        Command::new("chmod").arg("755").arg(dir.path()).status()?;
+        let deployment = Deployment { dir, bin, port: free_port()?, builder: self, server: None, agent: None };
+        deployment.write_config()?;
+        Ok(deployment)
+    }
+}
+
+impl Deployment {
+    pub fn builder() -> DeploymentBuilder {
+        DeploymentBuilder::default()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn workload_socket(&self) -> PathBuf {
+        self.path("public/api.sock")
+    }
+
+    pub fn admin_socket(&self) -> PathBuf {
+        self.path("admin/admin.sock")
+    }
+
+    pub fn server_socket(&self) -> PathBuf {
+        self.path("server.sock")
+    }
+
+    /// Told by `--version`: SPIRE prints a bare version.
+    pub fn subject(&self) -> Subject {
+        let ran = self.run("spire-server", &["--version"]);
+        if format!("{}{}", ran.stdout, ran.stderr).to_lowercase().contains("steeple") { Subject::Steeple } else { Subject::Spire }
+    }
+
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+
+    pub fn write_config(&self) -> Result<()> {
+        let dir = self.dir.path().display();
+        let (b, port) = (&self.builder, self.port);
+        let keys = |what: &str, key: &str, value: String| match b.key_manager {
+            "disk" => format!("KeyManager \"disk\" {{ plugin_data {{ {key} = \"{value}\" }} }} # {what}"),
+            _ => "KeyManager \"memory\" { plugin_data {} }".to_owned(),
+        };
+        let server_keys = keys("server", "keys_path", format!("{dir}/server/keys.json"));
+        let agent_keys = keys("agent", "directory", format!("{dir}/agent"));
+        std::fs::write(
+            self.path("server.conf"),
+            format!(
+                r#"server {{
+  bind_address = "127.0.0.1"
+  bind_port = "{port}"
+  socket_path = "{dir}/server.sock"
+  trust_domain = "{TRUST_DOMAIN}"
+  data_dir = "{dir}/server"
+  log_level = "DEBUG"
+  ratelimit {{ attestation = false }}
+{}}}
+plugins {{
+  DataStore "sql" {{ plugin_data {{ database_type = "sqlite3" connection_string = "{dir}/server/datastore.sqlite3" }} }}
+  NodeAttestor "join_token" {{ plugin_data {{}} }}
+  {server_keys}
+}}
+{}"#,
+                b.server_options, b.server_blocks
+            ),
+        )?;
+        std::fs::write(
+            self.path("agent.conf"),
+            format!(
+                r#"agent {{
+  server_address = "127.0.0.1"
+  server_port = "{port}"
+  socket_path = "{dir}/public/api.sock"
+  admin_socket_path = "{dir}/admin/admin.sock"
+  trust_domain = "{TRUST_DOMAIN}"
+  data_dir = "{dir}/agent"
+  log_level = "DEBUG"
+  trust_bundle_path = "{dir}/bundle.pem"
+{}}}
+plugins {{
+  NodeAttestor "join_token" {{ plugin_data {{}} }}
+  {agent_keys}
+  {}
+}}
+{}"#,
+                b.agent_options, b.workload_attestor, b.agent_blocks
+            ),
+        )?;
+        Ok(())
+    }
+
+    /// Starts the server and waits until it is healthy.
+    pub fn start_server(&mut self) -> Result<()> {
+        let config = self.path("server.conf");
+        let mut daemon = Daemon::start(
+            &self.program("spire-server"),
+            &["run", "-config", &config.to_string_lossy()],
+            &self.path("server.log"),
+        )?;
+        self.wait_healthy("spire-server", &self.server_socket(), &mut daemon)?;
+        self.server = Some(daemon);
+        let bundle = self.server_ok(&["bundle", "show"])?;
+        std::fs::write(self.path("bundle.pem"), bundle)?;
+        Ok(())
+    }
+
+    /// Attests an agent with a fresh join token and waits until it serves.
+    pub fn start_agent(&mut self) -> Result<()> {
+        let token = self.join_token()?;
+        self.start_agent_with(&["-joinToken", &token])
+    }
+
+    /// Starts the agent with these flags (none: from what it has on disk) and waits until it serves.
+    pub fn start_agent_with(&mut self, flags: &[&str]) -> Result<()> {
+        let mut daemon = self.spawn_agent(flags)?;
+        self.wait_healthy("spire-agent", &self.workload_socket(), &mut daemon)?;
+        self.agent = Some(daemon);
+        Ok(())
+    }
+
+    /// Starts an agent without waiting: for those that must not come up.
+    pub fn spawn_agent(&self, flags: &[&str]) -> Result<Daemon> {
+        let config = self.path("agent.conf").to_string_lossy().into_owned();
+        let mut args = vec!["run", "-config", &config];
+        args.extend(flags);
+        Daemon::start(&self.program("spire-agent"), &args, &self.path("agent.log"))
+    }
+
+    fn wait_healthy(&self, program: &str, socket: &Path, daemon: &mut Daemon) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < end && daemon.ended().is_none() {
+            if self.run(program, &["healthcheck", "-socketPath", &socket.to_string_lossy()]).code == Some(0) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("{program} is not healthy; its log:\n{}", daemon.log())
+    }
+
+    /// A single-use token whose agent is also [`NODE`].
+    pub fn join_token(&self) -> Result<String> {
+        let printed = self.server_ok(&["token", "generate", "-spiffeID", NODE])?;
+        Ok(printed.split_whitespace().nth(1).context("no token printed")?.to_owned())
+    }
+
+    /// Runs a program under test to its end.
+    pub fn run(&self, program: &str, args: &[&str]) -> Ran {
+        match Command::new(self.program(program)).args(args).stdin(Stdio::null()).current_dir(self.dir.path()).output() {
+            Ok(output) => Ran {
+                code: output.status.code(),
+                stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+                stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            },
+            Err(err) => Ran { code: None, stdout: String::new(), stderr: err.to_string() },
+        }
+    }
+
+    /// A server command, with the socket.
+    pub fn server(&self, args: &[&str]) -> Ran {
+        let socket = self.server_socket().to_string_lossy().into_owned();
+        let mut args = args.to_vec();
+        args.extend(["-socketPath", &socket]);
+        self.run("spire-server", &args)
+    }
+
+    /// A server command that must succeed; its stdout.
+    pub fn server_ok(&self, args: &[&str]) -> Result<String> {
+        let ran = self.server(args);
+        if ran.code != Some(0) {
+            bail!("spire-server {}: {ran:?}", args.join(" "));
+        }
+        Ok(ran.stdout)
+    }
+
+    /// A Workload API command of the agent, with the socket.
+    pub fn agent_api(&self, args: &[&str]) -> Ran {
+        let socket = self.workload_socket().to_string_lossy().into_owned();
+        let mut args = args.to_vec();
+        args.extend(["-socketPath", &socket]);
+        self.run("spire-agent", &args)
+    }
+
+    /// Registers a workload under [`NODE`]; prints nothing, returns the entry id.
+    pub fn entry(&self, id: &str, path: &str, selector: &str, more: &[&str]) -> Result<String> {
+        let spiffe_id = format!("spiffe://{TRUST_DOMAIN}{path}");
+        let mut args = vec!["entry", "create", "-entryID", id, "-spiffeID", &spiffe_id, "-parentID", NODE, "-selector", selector];
+        args.extend(more);
+        self.server_ok(&args)?;
+        Ok(id.to_owned())
+    }
+
+    /// Registers this very process.
+    pub fn entry_for_me(&self, id: &str, path: &str) -> Result<String> {
+        self.entry(id, path, &format!("unix:uid:{}", uid()), &[])
+    }
+
+    /// A Workload API client.
+    pub async fn workload(&self) -> Result<Workload> {
+        Workload::connect(&self.workload_socket()).await
+    }
+
+    /// Polls `what` until it holds; the error tells what was waited for.
+    pub fn eventually(&self, what: &str, within: Duration, mut holds: impl FnMut() -> bool) -> Result<()> {
+        let end = Instant::now() + within;
+        while Instant::now() < end {
+            if holds() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("not within {within:?}: {what}")
+    }
+}
+
+/// The caller's user id, as the kernel tells.
+pub fn uid() -> u32 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix("Uid:").map(str::to_owned))?;
+            line.split_whitespace().next()?.parse().ok()
+        })
+        .unwrap_or(0)
+}
+
+/// A port nobody has now.
+pub fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
