@@ -1,1 +1,54 @@
-//! Clock, tasks, shutdown, logs, metrics, health, Unix-socket peers, mTLS.
+//! Clock, tasks, shutdown, logs, metrics, health, Unix-socket peers, mTLS: what every program here stands on.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`clock`] | the only place that reads the time; engines take `now` |
+//! | [`shutdown`], [`tasks`] | two-level stop; named tasks whose end means something |
+//! | [`logs`] | logrus' text and JSON layouts over `tracing`, level changed at run time |
+//! | [`metrics`] | SPIRE's metric names over the `metrics` facade; Prometheus listener |
+//! | [`health`] | `/live` and `/ready` |
+//! | [`uds`], [`authority`], [`peer`] | Unix sockets whose callers are processes, served to every gRPC stack |
+//! | [`tls`] | mutual TLS from a live SVID and live bundles |
+//! | [`grpc`] | tonic server settings shared by all endpoints |
+//! | [`ratelimit`], [`backoff`] | waiting, politely |
+
+pub mod authority;
+pub mod backoff;
+pub mod clock;
+pub mod grpc;
+pub mod health;
+mod http;
+pub mod logs;
+pub mod metrics;
+pub mod peer;
+pub mod ratelimit;
+pub mod shutdown;
+mod sys;
+pub mod tasks;
+pub mod tls;
+pub mod uds;
+
+/// Makes aws-lc-rs the process's TLS provider, hybrid post-quantum key exchange first (DESIGN §3.14). Every binary
+/// calls it first; calling it again does nothing.
+pub fn install_crypto_provider() {
+    // An error only says that a provider is installed already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// Sets the process's umask and answers the one it had.
+pub fn set_umask(mask: u32) -> u32 {
+    rustix::process::umask(rustix::fs::Mode::from_bits_truncate(mask)).bits()
+}
+
+/// Tightens the umask to at least 0027, as SPIRE does at start, with its warning.
+pub fn tighten_umask() {
+    const WANTED: u32 = 0o027;
+    let had = set_umask(WANTED);
+    if had & WANTED == WANTED {
+        set_umask(had);
+    } else {
+        let now = had | WANTED;
+        set_umask(now);
+        tracing::warn!("Current umask {had:04o} is too permissive; setting umask {now:04o}");
+    }
+}

@@ -1,0 +1,85 @@
+use std::{
+    os::unix::net::{UnixListener, UnixStream},
+    process::{Child, Command, Stdio},
+};
+
+use super::*;
+
+#[test]
+fn start_time_survives_odd_names() {
+    let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 2";
+    assert_eq!(parse_start_time(stat), Some(4242));
+    assert_eq!(parse_start_time("7 (x"), None);
+}
+
+#[test]
+fn effective_ids_are_the_second_column() {
+    let status = "Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n";
+    assert_eq!((effective_id(status, "Uid:"), effective_id(status, "Gid:")), (2, 6));
+    assert_eq!(effective_id("", "Uid:"), u32::MAX);
+}
+
+#[test]
+fn a_peer_is_who_connected() {
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let peer = Peer::of_socket(ours.as_fd()).unwrap();
+    assert_eq!(peer.pid, std::process::id() as i32);
+    assert_eq!(peer.uid, rustix::process::geteuid().as_raw());
+    peer.still_here().unwrap();
+    assert_eq!(peer.exe().unwrap(), std::env::current_exe().unwrap());
+    assert!(peer.status().unwrap().contains("Pid:"));
+    assert!(!format!("{peer:?}").is_empty());
+}
+
+#[test]
+fn a_kernel_without_peer_pidfds_will_do() {
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let credentials = sys::peer_credentials(ours.as_fd()).unwrap();
+    let peer = Peer::by_number(credentials).unwrap();
+    assert_eq!(peer.pid, std::process::id() as i32);
+    peer.still_here().unwrap();
+}
+
+/// A program that connects, keeps the connection open, and waits for a line on its standard input.
+fn connecting_program(path: &Path) -> Option<Child> {
+    let script =
+        "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\nsys.stdin.readline()\n";
+    Command::new("python3").args(["-c", script]).arg(path).stdin(Stdio::piped()).spawn().ok()
+}
+
+#[test]
+fn a_caller_that_dies_is_gone_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let Some(mut child) = connecting_program(&path) else { return };
+    let (socket, _) = listener.accept().unwrap();
+    let peer = Peer::of_socket(socket.as_fd()).unwrap();
+    assert_eq!(peer.pid, child.id() as i32);
+    peer.still_here().unwrap();
+
+    child.kill().unwrap();
+    // Not reaped yet: its number and /proc directory are still there, and yet it is gone.
+    while !peer.has_exited().unwrap() {
+        std::thread::yield_now();
+    }
+    assert!(peer.proc_dir().exists());
+    assert!(matches!(peer.still_here(), Err(PeerError::Gone { .. })));
+    assert!(matches!(peer.exe(), Err(PeerError::Gone { .. } | PeerError::Proc { .. })));
+
+    child.wait().unwrap();
+    assert!(matches!(peer.still_here(), Err(PeerError::Gone { .. })));
+    // Dead between connect and accept: never identified as anyone.
+    assert!(Peer::of_socket(socket.as_fd()).is_err());
+}
+
+#[test]
+fn a_replaced_caller_is_noticed() {
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let mut peer = Peer::of_socket(ours.as_fd()).unwrap();
+    peer.started += 1;
+    assert!(matches!(peer.still_here(), Err(PeerError::Replaced { .. })));
+    peer.started -= 1;
+    peer.gid += 1;
+    assert!(matches!(peer.still_here(), Err(PeerError::OwnerChanged { .. })));
+}

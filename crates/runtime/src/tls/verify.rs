@@ -1,0 +1,193 @@
+//! rustls verifiers that ask `steeple_spiffe`.
+
+use std::{fmt, sync::Arc};
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+};
+use steeple_spiffe::{
+    SpiffeId, TrustDomain,
+    x509::{Certificate, VerifyError, X509BundleSource, X509Error, check_leaf, verify_svid},
+};
+
+use super::{LiveBundles, ServerTrust, provider};
+use crate::clock::Clock;
+
+/// Why a peer's certificate is refused.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("malformed certificate: {0}")]
+    Malformed(X509Error),
+    #[error(transparent)]
+    NotAnSvid(VerifyError),
+    #[error("unexpected ID {found:?}; expected {expected:?}")]
+    UnexpectedId { found: SpiffeId, expected: SpiffeId },
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal))))
+    }
+}
+
+impl X509BundleSource for LiveBundles {
+    fn x509_authorities(&self, trust_domain: &TrustDomain) -> Option<Vec<Certificate>> {
+        self.authorities(trust_domain).map(|authorities| authorities.as_ref().clone())
+    }
+}
+
+/// Reads a chain as the peer sent it, leaf first.
+pub(super) fn parse_chain(
+    leaf: &CertificateDer<'_>,
+    rest: &[CertificateDer<'_>],
+) -> Result<Vec<Certificate>, X509Error> {
+    std::iter::once(leaf).chain(rest).map(|certificate| Certificate::from_der(certificate)).collect()
+}
+
+/// Accepts any client with an SVID under the live bundles, and clients without a certificate: AttestAgent has to
+/// be reachable before there is an SVID. Authorization is the services' matter.
+pub(super) struct OptionalSvid {
+    pub bundles: LiveBundles,
+    pub clock: Arc<dyn Clock>,
+    pub algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl OptionalSvid {
+    pub fn new(bundles: LiveBundles, clock: Arc<dyn Clock>) -> Self {
+        Self { bundles, clock, algorithms: provider().signature_verification_algorithms }
+    }
+}
+
+impl ClientCertVerifier for OptionalSvid {
+    fn offer_client_auth(&self) -> bool {
+        true
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let chain = parse_chain(leaf, rest).map_err(Refusal::Malformed)?;
+        verify_svid(&chain, &self.bundles, self.clock.now()).map_err(Refusal::NotAnSvid)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl fmt::Debug for OptionalSvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OptionalSvid").field("bundles", &self.bundles).finish_non_exhaustive()
+    }
+}
+
+/// Accepts the one server ID it was made for.
+pub(super) struct ExpectedServer {
+    pub id: SpiffeId,
+    pub trust: ServerTrust,
+    pub clock: Arc<dyn Clock>,
+    pub algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ExpectedServer {
+    pub fn new(id: SpiffeId, trust: ServerTrust, clock: Arc<dyn Clock>) -> Self {
+        Self { id, trust, clock, algorithms: provider().signature_verification_algorithms }
+    }
+
+    fn check(&self, chain: &[Certificate]) -> Result<(), Refusal> {
+        let found = match &self.trust {
+            ServerTrust::Bundles(bundles) => {
+                verify_svid(chain, bundles, self.clock.now()).map_err(Refusal::NotAnSvid)?
+            }
+            ServerTrust::InsecureBootstrap => {
+                let leaf = chain.first().ok_or(Refusal::NotAnSvid(VerifyError::EmptyChain))?;
+                check_leaf(leaf).map_err(|err| Refusal::NotAnSvid(VerifyError::Leaf(err)))?
+            }
+        };
+        if found == self.id {
+            Ok(())
+        } else {
+            Err(Refusal::UnexpectedId { found, expected: self.id.clone() })
+        }
+    }
+}
+
+impl ServerCertVerifier for ExpectedServer {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let chain = parse_chain(leaf, rest).map_err(Refusal::Malformed)?;
+        self.check(&chain)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl fmt::Debug for ExpectedServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExpectedServer")
+            .field("id", &self.id)
+            .field("trust", &self.trust)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,341 @@
+//! Unix sockets whose callers are identified processes.
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    os::{
+        fd::AsFd,
+        unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures::Stream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::UnixStream,
+};
+use tonic::transport::server::Connected;
+
+use crate::{
+    authority::AuthorityFilter,
+    clock,
+    peer::{Peer, PeerInfo},
+};
+
+/// How long to wait after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// At most one log line about refused connections in this time.
+const REFUSAL_LOG: Duration = Duration::from_secs(10);
+
+/// How a socket is made.
+#[derive(Debug, Clone, Copy)]
+pub struct UdsOptions {
+    /// Of the socket: 0o770 for SPIRE's server API and the agent's admin socket, 0o777 for the Workload API.
+    pub mode: u32,
+    /// Of missing parent directories; those that exist stay as they are.
+    pub dir_mode: u32,
+    /// Open connections one user may have; more are closed at once.
+    pub max_per_uid: Option<usize>,
+}
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum UdsError {
+    #[error("socket {path} is in use by another process; stop it or choose another path")]
+    InUse { path: PathBuf },
+    #[error("{path} exists and is not a socket; remove it or choose another path")]
+    NotASocket { path: PathBuf },
+    #[error("cannot {what} {path}: {source}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+}
+
+/// Binds a socket. A live one at the path is refused, a stale one replaced; missing parent directories are made
+/// with the mode of the socket (and x where it has r).
+pub fn bind(path: impl AsRef<Path>, mode: u32) -> Result<UdsListener, UdsError> {
+    let dir_mode = mode | ((mode & 0o444) >> 2);
+    UdsListener::bind(path.as_ref(), UdsOptions { mode, dir_mode, max_per_uid: None })
+}
+
+/// Accepts identified callers: a stream of [`UdsStream`] for `serve_with_incoming`. It never ends by itself and never
+/// yields an error that concerns one caller only. The socket's file is removed when it is dropped.
+pub struct UdsListener {
+    listener: tokio::net::UnixListener,
+    file: SocketFile,
+    max_per_uid: Option<usize>,
+    open: Arc<OpenConnections>,
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
+    refusals: Refusals,
+}
+
+impl UdsListener {
+    pub fn bind(path: &Path, options: UdsOptions) -> Result<Self, UdsError> {
+        let error = |what| move |source| UdsError::Io { what, path: path.to_owned(), source };
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(options.dir_mode)
+                .create(parent)
+                .map_err(error("create the directory of"))?;
+        }
+        remove_stale(path)?;
+        let listener = tokio::net::UnixListener::bind(path).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => UdsError::InUse { path: path.to_owned() },
+            _ => UdsError::Io { what: "listen on", path: path.to_owned(), source },
+        })?;
+        let file = SocketFile::new(path);
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(options.mode))
+            .map_err(error("set the mode of"))?;
+        Ok(Self {
+            listener,
+            file,
+            max_per_uid: options.max_per_uid,
+            open: Arc::default(),
+            pause: None,
+            refusals: Refusals::default(),
+        })
+    }
+
+    /// Limits how many connections one user may have open.
+    #[must_use]
+    pub fn with_connection_limit(mut self, max_per_uid: usize) -> Self {
+        self.max_per_uid = Some(max_per_uid);
+        self
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> usize {
+        self.open.total()
+    }
+
+    /// Identifies the caller and counts it; `None` closes the connection.
+    fn admit(&mut self, stream: UnixStream) -> Option<UdsStream> {
+        let peer = match Peer::of_socket(stream.as_fd()) {
+            Ok(peer) => peer,
+            Err(error) => {
+                self.refusals.note(|held_back| {
+                    tracing::warn!(error = %error, socket = %self.file.path.display(), held_back, "Connection refused: the caller could not be identified");
+                });
+                return None;
+            }
+        };
+        let Some(permit) = OpenConnections::enter(&self.open, peer.uid, self.max_per_uid) else {
+            self.refusals.note(|held_back| {
+                tracing::warn!(
+                    uid = peer.uid,
+                    pid = peer.pid,
+                    limit = self.max_per_uid,
+                    held_back,
+                    socket = %self.file.path.display(),
+                    "Connection refused: the user has too many open"
+                );
+            });
+            return None;
+        };
+        let info = PeerInfo { peer: Arc::new(peer) };
+        Some(UdsStream { io: AuthorityFilter::new(stream), info, _permit: permit })
+    }
+}
+
+impl Stream for UdsListener {
+    type Item = io::Result<UdsStream>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(pause) = &mut this.pause {
+                ready!(pause.as_mut().poll(cx));
+                this.pause = None;
+            }
+            match ready!(this.listener.poll_accept(cx)) {
+                Ok((stream, _)) => {
+                    if let Some(stream) = this.admit(stream) {
+                        return Poll::Ready(Some(Ok(stream)));
+                    }
+                }
+                Err(error) => {
+                    this.refusals.note(|held_back| {
+                        tracing::error!(error = %error, socket = %this.file.path.display(), held_back, "Cannot accept connections");
+                    });
+                    this.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for UdsListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UdsListener").field("path", &self.file.path).finish_non_exhaustive()
+    }
+}
+
+/// A connection and the process that made it.
+#[derive(Debug)]
+pub struct UdsStream {
+    io: AuthorityFilter<UnixStream>,
+    info: PeerInfo,
+    _permit: Permit,
+}
+
+impl UdsStream {
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.info.peer
+    }
+}
+
+impl Connected for UdsStream {
+    type ConnectInfo = PeerInfo;
+
+    fn connect_info(&self) -> PeerInfo {
+        self.info.clone()
+    }
+}
+
+impl AsyncRead for UdsStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for UdsStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self.get_mut().io.get_mut()).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self.get_mut().io.get_mut()).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut().io.get_mut()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut().io.get_mut()).poll_shutdown(cx)
+    }
+}
+
+/// A socket with somebody listening answers a connect; a stale one refuses.
+fn remove_stale(path: &Path) -> Result<(), UdsError> {
+    let metadata = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(UdsError::Io { what: "look at", path: path.to_owned(), source }),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(UdsError::NotASocket { path: path.to_owned() });
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(err) if err.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(|source| UdsError::Io {
+                what: "remove the stale socket",
+                path: path.to_owned(),
+                source,
+            })
+        }
+        // A full backlog (WouldBlock) or a socket we may not use is somebody's too.
+        Ok(_) | Err(_) => Err(UdsError::InUse { path: path.to_owned() }),
+    }
+}
+
+/// Removes the socket's file, unless another program has put its own there since.
+struct SocketFile {
+    path: PathBuf,
+    inode: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), inode: inode(path) }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if self.inode.is_some() && inode(&self.path) == self.inode {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Open connections of each user.
+#[derive(Debug, Default)]
+struct OpenConnections(Mutex<HashMap<u32, usize>>);
+
+impl OpenConnections {
+    fn enter(this: &Arc<Self>, uid: u32, max: Option<usize>) -> Option<Permit> {
+        let mut open = this.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(uid).or_default();
+        if max.is_some_and(|max| *count >= max) {
+            return None;
+        }
+        *count += 1;
+        Some(Permit { open: this.clone(), uid })
+    }
+
+    fn total(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+}
+
+#[derive(Debug)]
+struct Permit {
+    open: Arc<OpenConnections>,
+    uid: u32,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut open = self.open.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.uid);
+            }
+        }
+    }
+}
+
+/// Logs the first refusal and then one in ten seconds, with the number held back: a flood must not fill the disk.
+#[derive(Debug, Default)]
+struct Refusals {
+    logged: Option<Duration>,
+    held_back: u64,
+}
+
+impl Refusals {
+    fn note(&mut self, log: impl FnOnce(u64)) {
+        let now = clock::monotonic();
+        if self.logged.is_some_and(|logged| now - logged < REFUSAL_LOG) {
+            self.held_back += 1;
+            return;
+        }
+        log(std::mem::take(&mut self.held_back));
+        self.logged = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

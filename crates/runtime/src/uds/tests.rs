@@ -1,0 +1,99 @@
+use futures::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+fn options() -> UdsOptions {
+    UdsOptions { mode: 0o770, dir_mode: 0o750, max_per_uid: None }
+}
+
+#[tokio::test]
+async fn modes_and_cleanup() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a/b/x.sock");
+    let listener = UdsListener::bind(&path, options()).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&path), 0o770);
+    assert_eq!(mode(path.parent().unwrap()) & !0o750, 0);
+    drop(listener);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_live_socket_is_refused_and_a_stale_one_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sock");
+    let live = bind(&path, 0o777).unwrap();
+    let err = bind(&path, 0o777).unwrap_err();
+    assert!(matches!(err, UdsError::InUse { .. }));
+    assert!(err.to_string().contains("in use"), "{err}");
+    assert!(path.exists());
+    drop(live);
+
+    // Left behind by a program that was killed.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    bind(&path, 0o777).unwrap();
+
+    std::fs::write(&path, "no socket").unwrap();
+    assert!(matches!(bind(&path, 0o777), Err(UdsError::NotASocket { .. })));
+    assert_eq!(std::fs::read(&path).unwrap(), b"no socket");
+}
+
+#[tokio::test]
+async fn another_programs_socket_is_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sock");
+    let first = bind(&path, 0o777).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let second = bind(&path, 0o777).unwrap();
+    drop(first);
+    assert!(path.exists());
+    drop(second);
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn callers_are_known_and_bytes_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sock");
+    let mut listener = bind(&path, 0o777).unwrap();
+    let mut client = UnixStream::connect(&path).await.unwrap();
+    let mut server = listener.next().await.unwrap().unwrap();
+    assert_eq!(server.connect_info().peer.pid, std::process::id() as i32);
+    client.write_all(b"not http at all").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut read = Vec::new();
+    server.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, b"not http at all");
+    server.write_all(b"answer").await.unwrap();
+    drop(server);
+    read.clear();
+    client.read_to_end(&mut read).await.unwrap();
+    assert_eq!(read, b"answer");
+}
+
+#[tokio::test]
+async fn one_user_cannot_have_them_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sock");
+    let mut listener = bind(&path, 0o777).unwrap().with_connection_limit(2);
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(UnixStream::connect(&path).await.unwrap());
+    }
+    let first = listener.next().await.unwrap().unwrap();
+    let second = listener.next().await.unwrap().unwrap();
+    assert_eq!(listener.connections(), 2);
+    // The third and fourth are closed as they come; a place that is free again goes to the next.
+    let mut next = Box::pin(listener.next());
+    assert!(futures::poll!(next.as_mut()).is_pending());
+    for refused in &mut clients[2..] {
+        assert_eq!(refused.read(&mut [0; 1]).await.unwrap(), 0);
+    }
+    drop(first);
+    clients.push(UnixStream::connect(&path).await.unwrap());
+    let third = next.await.unwrap().unwrap();
+    drop((second, third));
+    assert_eq!(listener.connections(), 0);
+}
