@@ -20,6 +20,7 @@ pub mod id;
 pub mod jwt;
 pub mod key;
 mod pem;
+mod text;
 pub mod x509;
 
 pub use bundle::Bundle;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::JwtError;
 use crate::UnixTime;
 use crate::der::{self, Reader};
-use crate::id::SpiffeId;
+use crate::id::{IdError, MAX_ID_LEN, SpiffeId};
 use crate::key::{KeyError, SignatureAlgorithm};
 
 /// The claims of a JWT-SVID to be signed. `sub`, `aud` and `exp` are always there (JWT-SVID §3); `aud` is
@@ -20,7 +20,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// At least one audience is needed (JWT-SVID §3.2).
+    /// At least one audience is needed (JWT-SVID §3.2), and an ID of at most 2048 bytes (SPIFFE-ID §2.3).
     pub fn new(
         subject: &SpiffeId,
         audience: &[String],
@@ -29,6 +29,9 @@ impl Claims {
     ) -> Result<Self, JwtError> {
         if audience.is_empty() || audience.iter().any(String::is_empty) {
             return Err(JwtError::MissingAudience);
+        }
+        if subject.as_str().len() > MAX_ID_LEN {
+            return Err(JwtError::BadSubject(IdError::TooLong));
         }
         let mut members = BTreeMap::new();
         members.insert("sub".to_owned(), Value::from(subject.as_str()));

@@ -12,6 +12,7 @@ use crate::UnixTime;
 use crate::bundle::Bundle;
 use crate::id::{IdError, SpiffeId, TrustDomain};
 use crate::key::{PublicKey, SignatureAlgorithm};
+use crate::text::{quote, quote_list};
 
 /// How long after `exp` a token is still taken, and how far ahead `nbf` and `iat` may be, in seconds: what
 /// go-spiffe and SPIRE allow.
@@ -40,9 +41,9 @@ pub enum JwtError {
     MissingAudience,
     #[error("token has an invalid subject claim: {0}")]
     BadSubject(IdError),
-    #[error("no bundle found for trust domain {0:?}")]
+    #[error("no bundle found for trust domain {}", quote(.0))]
     NoBundle(String),
-    #[error("no JWT authority {key_id:?} found for trust domain {trust_domain:?}")]
+    #[error("no JWT authority {} found for trust domain {}", quote(.key_id), quote(.trust_domain))]
     NoAuthority { key_id: String, trust_domain: String },
     #[error("unable to get claims from token: go-jose/go-jose: error in cryptographic primitive")]
     BadSignature,
@@ -52,7 +53,7 @@ pub enum JwtError {
     NotYetValid,
     #[error("go-jose/go-jose/jwt: validation field, token issued in the future (iat)")]
     IssuedInTheFuture,
-    #[error("expected audience in {} (audience={})", quoted(.expected), quoted(.found))]
+    #[error("expected audience in {} (audience={})", quote_list(.expected), quote_list(.found))]
     WrongAudience { expected: Vec<String>, found: Vec<String> },
 }
 
@@ -62,21 +63,15 @@ impl JwtError {
         match self {
             Self::Malformed(why) => format!("unable to parse JWT token: {why}"),
             Self::BadSubject(why) => format!("token has in invalid subject claim: {why}"),
-            Self::NoBundle(trust_domain) => format!("no keys found for trust domain {trust_domain:?}"),
+            Self::NoBundle(trust_domain) => format!("no keys found for trust domain {}", quote(trust_domain)),
             Self::NoAuthority { key_id, trust_domain } => {
-                format!("public key {key_id:?} not found in trust domain {trust_domain:?}")
+                format!("public key {} not found in trust domain {}", quote(key_id), quote(trust_domain))
             }
             Self::BadSignature => "go-jose/go-jose: error in cryptographic primitive".to_owned(),
             Self::MalformedClaims(why) => why.clone(),
             other => other.to_string(),
         }
     }
-}
-
-/// Go's `%q` of a list of strings.
-fn quoted(list: &[String]) -> String {
-    let items: Vec<String> = list.iter().map(|item| format!("{item:?}")).collect();
-    format!("[{}]", items.join(" "))
 }
 
 /// A parsed JWT-SVID. The token is a bearer secret and stays out of `Debug`.
@@ -211,7 +206,7 @@ impl<'a> Parsed<'a> {
         let algorithm = read_algorithm(&header)?;
         if header.contains_key("crit") {
             // RFC 7515 §4.1.11: no extension is understood, so none may be critical.
-            return Err(malformed("go-jose/go-jose: unsupported crit header"));
+            return Err(malformed("go-jose/go-jose: unsupported critical header"));
         }
         match header.get("typ") {
             None => {}
@@ -273,11 +268,11 @@ fn object(part: &str) -> Result<Map<String, Value>, String> {
 fn read_algorithm(header: &Map<String, Value>) -> Result<SignatureAlgorithm, JwtError> {
     let name = header.get("alg").and_then(Value::as_str).unwrap_or_default();
     SignatureAlgorithm::from_jws_name(name).ok_or_else(|| {
-        let known: Vec<String> =
-            SignatureAlgorithm::ALL.iter().map(|algorithm| format!("{:?}", algorithm.jws_name())).collect();
+        let known = SignatureAlgorithm::ALL.map(SignatureAlgorithm::jws_name);
         JwtError::Malformed(format!(
-            "go-jose/go-jose: unexpected signature algorithm {name:?}; expected [{}]",
-            known.join(" ")
+            "unexpected signature algorithm {}; expected {}",
+            quote(name),
+            quote_list(&known)
         ))
     })
 }

@@ -22,13 +22,14 @@ pub enum SignatureAlgorithm {
 }
 
 impl SignatureAlgorithm {
+    /// In the order SPIRE lists them in messages.
     pub const ALL: [Self; 9] = [
-        Self::RsaPkcs1Sha256,
-        Self::RsaPkcs1Sha384,
-        Self::RsaPkcs1Sha512,
         Self::EcdsaSha256,
         Self::EcdsaSha384,
         Self::EcdsaSha512,
+        Self::RsaPkcs1Sha256,
+        Self::RsaPkcs1Sha384,
+        Self::RsaPkcs1Sha512,
         Self::RsaPssSha256,
         Self::RsaPssSha384,
         Self::RsaPssSha512,

@@ -5,12 +5,13 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime as PkiTime};
-use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter};
+use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, VerifiedPath};
 
 use super::{Certificate, X509Error, path};
 use crate::UnixTime;
 use crate::bundle::Bundle;
 use crate::id::{SpiffeId, TrustDomain};
+use crate::text::quote;
 
 /// Why a peer's certificates are no valid X509-SVID. The texts are go-spiffe's where it has one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +22,7 @@ pub enum VerifyError {
     LeafId(X509Error),
     #[error("{0}")]
     Leaf(X509Error),
-    #[error("could not get X509 bundle: no X.509 bundle for trust domain {0:?}")]
+    #[error("could not get X509 bundle: no X.509 bundle for trust domain {}", quote(.0))]
     NoBundle(String),
     /// The trust domain has no authority that could have signed anything now.
     #[error("could not verify leaf certificate: certificate signed by unknown authority: {0}")]
@@ -147,10 +148,20 @@ fn verify_with_webpki(
     let leaf_der = CertificateDer::from(leaf.der());
     let end_entity = EndEntityCert::try_from(&leaf_der).map_err(path_error)?;
     let signers: Vec<_> = signers.iter().map(|signer| CertificateDer::from(signer.der())).collect();
-    let roots: Vec<_> = roots.iter().map(|root| CertificateDer::from(root.der())).collect();
+    let root_ders: Vec<_> = roots.iter().map(|root| CertificateDer::from(root.der())).collect();
     // An authority webpki cannot read signs nothing; the others still do.
     let anchors: Vec<TrustAnchor<'_>> =
-        roots.iter().filter_map(|root| webpki::anchor_from_trusted_cert(root).ok()).collect();
+        root_ders.iter().filter_map(|root| webpki::anchor_from_trusted_cert(root).ok()).collect();
+    // webpki does not look at the path length of anchors, Go does.
+    let allowed_by_root = |path: &VerifiedPath<'_>| {
+        let key = webpki::spki_for_anchor(path.anchor());
+        let length = path.intermediate_certificates().filter(|ca| ca.subject() != ca.issuer()).count();
+        let mut anchors = roots.iter().filter(|root| root.public_key().spki_der() == key.as_ref());
+        if anchors.any(|root| root.max_path_len().is_none_or(|max| length <= max as usize)) {
+            return Ok(());
+        }
+        Err(webpki::Error::PathLenConstraintViolated)
+    };
     let seconds = u64::try_from(now).map_err(|_| VerifyError::NotValidNow("the time is before 1970"))?;
     end_entity
         .verify_for_usage(
@@ -160,7 +171,7 @@ fn verify_with_webpki(
             PkiTime::since_unix_epoch(Duration::from_secs(seconds)),
             AnyUsage,
             None,
-            None,
+            Some(&allowed_by_root),
         )
         .map_err(path_error)?;
     Ok(())
