@@ -19,7 +19,7 @@
 //! root.finish(Strictness::Strict, "top-level", &mut unknown);
 //!
 //! assert_eq!((trust_domain.as_str(), port), ("example.org", Some(8081)));
-//! assert_eq!(unknown.refused()[0].to_string(), "server.conf:1:52: unknown key \"typo\" in server");
+//! assert_eq!(unknown.refused()[0].to_string(), "server.conf:1:58: unknown key \"typo\" in server");
 //! # Ok(()) }
 //! ```
 //!
