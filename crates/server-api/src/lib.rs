@@ -1,1 +1,37 @@
 //! The server's gRPC services: conversion, authorization, limits, per-item statuses.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`access`] | every RPC: who may call it, its limit, its names |
+//! | [`layer`], [`authorize`], [`caller`], [`limits`], [`rpc`] | what happens around each call |
+//! | [`agent`], [`bundle`], [`entry`], [`svid`] | SPIRE's services on both endpoints |
+//! | [`debug`], [`logger`], [`health`] | and those on the Unix socket only |
+//! | [`push`] | our own stream to agents |
+//! | [`convert`], [`error`] | wire types and statuses |
+//!
+//! [`routes`] puts them together for an endpoint. TrustDomain and LocalAuthority are not served yet: their methods
+//! are answered with Unimplemented.
+
+pub mod access;
+pub mod agent;
+pub mod authorize;
+pub mod bundle;
+pub mod caller;
+pub mod convert;
+pub mod debug;
+pub mod entry;
+pub mod error;
+pub mod hash;
+pub mod health;
+pub mod layer;
+pub mod limits;
+pub mod logger;
+pub mod push;
+mod routes;
+pub mod rpc;
+mod state;
+pub mod svid;
+
+pub use limits::{Limits, RateLimitConfig};
+pub use routes::{local_routes, tcp_routes};
+pub use state::{ServerChain, ServerState};

@@ -1,0 +1,197 @@
+//! AttestAgent: payload, challenges, and an agent's first X.509-SVID (spire.md §6.2).
+
+use std::sync::Arc;
+
+use steeple_datastore::model::{Agent, Selector};
+use steeple_plugin::{AgentAttributes, ServerNodeAttestor};
+use steeple_proto::spire::api::server::agent::v1 as pb;
+use steeple_proto::spire::api::server::agent::v1::attest_agent_request::{Params, Step as Asked};
+use steeple_proto::spire::api::server::agent::v1::attest_agent_response::{
+    Result as Attested, Step as Answered,
+};
+use steeple_runtime::tasks::OnEnd;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use tracing::Level;
+
+use super::{AgentError, join_token_id, sign};
+use crate::caller::Caller;
+use crate::convert::check_agent_id_for_attestor;
+use crate::rpc::{Fields, Rpc};
+use crate::state::ServerState;
+use crate::svid::x509_to_proto;
+
+type Answer = Result<pb::AttestAgentResponse, Status>;
+
+pub(super) fn serve(
+    state: &Arc<ServerState>,
+    rpc: Rpc,
+    requests: Streaming<pb::AttestAgentRequest>,
+) -> ReceiverStream<Answer> {
+    let (answers, stream) = mpsc::channel(1);
+    let tasks = state.tasks.clone();
+    let state = state.clone();
+    tasks.spawn_until_shutdown("attest agent", OnEnd::Log, async move {
+        let answer = match attest(&state, &rpc, requests, &answers).await {
+            Ok(result) => Ok(pb::AttestAgentResponse { step: Some(Answered::Result(result)) }),
+            Err(e) => Err(rpc.refuse(e)),
+        };
+        let went_well = answer.is_ok();
+        if answers.send(answer).await.is_ok() && went_well {
+            rpc.audit();
+        }
+    });
+    ReceiverStream::new(stream)
+}
+
+async fn attest(
+    state: &Arc<ServerState>,
+    rpc: &Rpc,
+    mut requests: Streaming<pb::AttestAgentRequest>,
+    answers: &mpsc::Sender<Answer>,
+) -> Result<Attested, AgentError> {
+    let first = match requests.message().await {
+        Ok(Some(first)) => first,
+        Ok(None) => return Err(AgentError::Receive("EOF".to_owned())),
+        Err(status) => return Err(AgentError::Receive(status.message().to_owned())),
+    };
+    let (kind, payload, csr) = pieces(first)?;
+    rpc.audit_fields(|| Fields::default().with("node_attestor_type", &kind));
+    let attributes = if kind == "join_token" {
+        join_token(state, &payload).await?
+    } else {
+        let attestor = state.attestors.get(&kind).ok_or_else(|| AgentError::UnknownAttestor(kind.clone()))?;
+        challenge(state, attestor.clone(), payload, requests, answers).await?
+    };
+    admit(state, rpc, &kind, attributes, &csr).await
+}
+
+/// SPIRE's order of complaints.
+fn pieces(first: pb::AttestAgentRequest) -> Result<(String, Vec<u8>, Vec<u8>), AgentError> {
+    let Some(Asked::Params(Params { data, params })) = first.step else {
+        return Err(AgentError::Params("missing params"));
+    };
+    let data = data.ok_or(AgentError::Params("missing attestation data"))?;
+    let params = params.ok_or(AgentError::Params("missing X509-SVID parameters"))?;
+    if params.csr.is_empty() {
+        return Err(AgentError::Params("missing CSR"));
+    }
+    if data.r#type.is_empty() {
+        return Err(AgentError::Params("missing attestation data type"));
+    }
+    if data.payload.is_empty() {
+        return Err(AgentError::Params("missing attestation data payload"));
+    }
+    Ok((data.r#type, data.payload, params.csr))
+}
+
+/// The token leaves the store before anything else happens: one of any number of concurrent callers gets it.
+async fn join_token(state: &ServerState, payload: &[u8]) -> Result<AgentAttributes, AgentError> {
+    if !state.join_token {
+        return Err(AgentError::UnknownAttestor("join_token".to_owned()));
+    }
+    let token = std::str::from_utf8(payload).map_err(|_| AgentError::TokenGone)?;
+    let taken = state.store.take_join_token(token).await.map_err(AgentError::TakeToken)?;
+    let taken = taken.ok_or(AgentError::TokenGone)?;
+    if taken.expires_at < state.clock.now() {
+        return Err(AgentError::TokenExpired);
+    }
+    let spiffe_id = join_token_id(&state.trust_domain, token).map_err(AgentError::TokenId)?;
+    Ok(AgentAttributes { spiffe_id, selector_values: Vec::new(), can_reattest: false })
+}
+
+/// Carries challenges and responses between the attestor and the agent until the attestor has decided.
+async fn challenge(
+    state: &ServerState,
+    attestor: Arc<dyn ServerNodeAttestor>,
+    payload: Vec<u8>,
+    mut requests: Streaming<pb::AttestAgentRequest>,
+    answers: &mpsc::Sender<Answer>,
+) -> Result<AgentAttributes, AgentError> {
+    let (challenges, mut to_agent) = mpsc::channel(1);
+    let (from_agent, responses) = mpsc::channel(1);
+    let (decided, decision) = tokio::sync::oneshot::channel();
+    state.tasks.spawn_until_shutdown("node attestor", OnEnd::Log, async move {
+        // Nobody waits any more if the agent has gone.
+        let _ = decided.send(attestor.attest(payload, challenges, responses).await);
+    });
+    while let Some(challenge) = to_agent.recv().await {
+        let answer = pb::AttestAgentResponse { step: Some(Answered::Challenge(challenge)) };
+        answers
+            .send(Ok(answer))
+            .await
+            .map_err(|_| AgentError::ReceiveChallenge("the agent has gone".to_owned()))?;
+        let response = match requests.message().await {
+            Ok(Some(pb::AttestAgentRequest { step: Some(Asked::ChallengeResponse(response)) })) => response,
+            Ok(Some(_)) => Vec::new(),
+            Ok(None) => return Err(AgentError::ReceiveChallenge("EOF".to_owned())),
+            Err(status) => return Err(AgentError::ReceiveChallenge(status.message().to_owned())),
+        };
+        if from_agent.send(response).await.is_err() {
+            break;
+        }
+    }
+    match decision.await {
+        Ok(outcome) => outcome.map_err(AgentError::Attestor),
+        Err(_) => Err(AgentError::Attestor(steeple_plugin::AttestError::Unavailable(
+            "the server is stopping".to_owned(),
+        ))),
+    }
+}
+
+/// The attestor is convinced: is the agent welcome, and what does it get?
+async fn admit(
+    state: &ServerState,
+    rpc: &Rpc,
+    kind: &str,
+    attributes: AgentAttributes,
+    csr: &[u8],
+) -> Result<Attested, AgentError> {
+    let id = attributes.spiffe_id;
+    rpc.audit_fields(|| Fields::default().with("agent_id", id.as_str()));
+    let fields = || Fields::default().with("node_attestor_type", kind).with("agent_id", id.as_str());
+    if id.path() == "/spire/server" {
+        return Err(AgentError::ServerId);
+    }
+    if let Err(e) = check_agent_id_for_attestor(&state.trust_domain, &id, kind) {
+        let text = "The node attestor produced an agent ID outside the namespace of agents it attests";
+        rpc.log(Level::WARN, text, fields().with("error", e.to_string()));
+    }
+    let known = state.store.fetch_agent(&id).await.map_err(AgentError::Fetch)?;
+    if known.as_ref().is_some_and(Agent::is_banned) {
+        return Err(AgentError::Banned);
+    }
+    let signed = sign(state, &id, csr).await?;
+    let agent = Agent {
+        id: id.clone(),
+        attestation_type: kind.to_owned(),
+        serial_number: signed.serial.clone(),
+        expires_at: signed.expires_at,
+        new_serial_number: String::new(),
+        new_expires_at: 0,
+        can_reattest: attributes.can_reattest,
+        agent_version: known.map(|agent| agent.agent_version).unwrap_or_default(),
+        selectors: selectors(kind, attributes.selector_values),
+    };
+    state.store.put_agent(agent, state.clock.now()).await.map_err(AgentError::Put)?;
+    let address = match rpc.caller() {
+        Caller::Remote { addr, .. } => addr.to_string(),
+        Caller::Local(_) => "@".to_owned(),
+    };
+    // Scripts wait for this line (ecosystem.md §8).
+    rpc.log(Level::INFO, "Agent attestation request completed", fields().with("address", address));
+    Ok(Attested { svid: Some(x509_to_proto(&id, signed)), reattestable: attributes.can_reattest })
+}
+
+/// Each once, in the attestor's order.
+fn selectors(kind: &str, values: Vec<String>) -> Vec<Selector> {
+    let mut out: Vec<Selector> = Vec::with_capacity(values.len());
+    for value in values {
+        let selector = Selector::new(kind, value);
+        if !out.contains(&selector) {
+            out.push(selector);
+        }
+    }
+    out
+}

@@ -1,0 +1,200 @@
+//! What happens around every call, in SPIRE's order: names, metrics, authorization, the handler, audit of failures.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use steeple_runtime::metrics::{CallMetric, rpc_key};
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+use tracing::Level;
+
+use crate::access::{METHODS, Method, method};
+use crate::authorize::{Denied, authorize};
+use crate::caller::Caller;
+use crate::error::ApiError;
+use crate::rpc::{Fields, Rpc, emit};
+use crate::state::ServerState;
+
+/// Wraps all services of one endpoint.
+#[derive(Clone, Debug)]
+pub struct ApiLayer {
+    state: Arc<ServerState>,
+    meters: Arc<Meters>,
+}
+
+/// One for each method, by path: handles are looked up once.
+type Meters = HashMap<&'static str, Arc<CallMetric>>;
+
+impl ApiLayer {
+    pub fn new(state: Arc<ServerState>) -> Self {
+        let meters = METHODS.iter().map(|m| (m.path, Arc::new(CallMetric::new(rpc_key(m.path))))).collect();
+        Self { state, meters: Arc::new(meters) }
+    }
+}
+
+impl<S> Layer<S> for ApiLayer {
+    type Service = ApiService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ApiService { api: self.clone(), inner }
+    }
+}
+
+/// See [`ApiLayer`].
+#[derive(Clone, Debug)]
+pub struct ApiService<S> {
+    api: ApiLayer,
+    inner: S,
+}
+
+impl<S, B> Service<Request<Body>> for ApiService<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let Some(method) = method(request.uri().path()) else {
+            // gRPC's own answer to a method nobody serves; nothing to authorize.
+            let fallback = self.inner.call(request);
+            return Box::pin(async move { Ok(fallback.await?.map(Body::new)) });
+        };
+        let state = self.api.state.clone();
+        let mut end = End::new(self.api.meters.get(method.path).cloned());
+        let caller = Caller::from_extensions(request.extensions());
+        // The clone that was polled ready makes the call.
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        Box::pin(async move {
+            let rpc = match admit(&state, method, caller).await {
+                Ok(rpc) => rpc,
+                Err(status) => {
+                    end.finish(status.code(), None);
+                    return Ok(status.into_http());
+                }
+            };
+            request.extensions_mut().insert(rpc.clone());
+            end.rpc = Some(rpc);
+            let response = inner.call(request).await?;
+            if let Some(status) = Status::from_header_map(response.headers()) {
+                end.finish(status.code(), Some(&status));
+            }
+            Ok(response.map(|body| Body::new(Observed { body: Box::pin(body), end })))
+        })
+    }
+}
+
+/// Who calls, and may they.
+async fn admit(
+    state: &Arc<ServerState>,
+    method: &'static Method,
+    caller: Result<Caller, Status>,
+) -> Result<Rpc, Status> {
+    let caller = caller?;
+    let request_id = uuid::Uuid::new_v4().to_string();
+    match authorize(state, method.access, &caller).await {
+        Ok(authorized) => Ok(Rpc::new(method, caller, authorized, request_id, state.clone())),
+        Err(denied) => {
+            log_denied(method, &caller, &request_id, &denied);
+            Err(denied.to_status(method.path))
+        }
+    }
+}
+
+/// The client learns little; the operator learns why.
+fn log_denied(method: &'static Method, caller: &Caller, request_id: &str, denied: &Denied) {
+    if !tracing::enabled!(Level::ERROR) {
+        return;
+    }
+    let mut fields = Fields::for_call(method, caller, request_id).with("error", denied.to_string());
+    if let Denied::Agent(agent) = denied
+        && let Some(reason) = agent.reason()
+    {
+        fields.push("reason", reason.as_str_name());
+    }
+    emit(Level::ERROR, "Failed to authenticate caller", &fields);
+}
+
+/// Counts a call once, when its end is known, and audits it if it failed.
+struct End {
+    meter: Option<Arc<CallMetric>>,
+    start: Duration,
+    rpc: Option<Rpc>,
+}
+
+impl End {
+    fn new(meter: Option<Arc<CallMetric>>) -> Self {
+        let start = meter.as_ref().map(|meter| meter.start()).unwrap_or_default();
+        Self { meter, start, rpc: None }
+    }
+
+    fn finish(&mut self, code: Code, status: Option<&Status>) {
+        let Some(meter) = self.meter.take() else { return };
+        meter.done(self.start, code);
+        if code != Code::Ok
+            && let (Some(rpc), Some(status)) = (&self.rpc, status)
+        {
+            rpc.audit_error(status);
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // The caller went away before the end.
+        self.finish(Code::Cancelled, None);
+    }
+}
+
+/// A response body that notices its trailers.
+struct Observed<B> {
+    body: Pin<Box<B>>,
+    end: End,
+}
+
+impl<B: HttpBody<Data = Bytes>> HttpBody for Observed<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = ready!(self.body.as_mut().poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(status) = frame.trailers_ref().and_then(Status::from_header_map) {
+                    self.end.finish(status.code(), Some(&status));
+                }
+            }
+            Some(Err(_)) => self.end.finish(Code::Unknown, None),
+            None => self.end.finish(Code::Ok, None),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

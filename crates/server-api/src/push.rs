@@ -1,0 +1,209 @@
+//! `steeple.agent.v1.Sync`: what an agent may have, pushed as it changes (docs/ARCHITECTURE.md, "The push").
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use steeple_datastore::Revision;
+use steeple_proto::spire::api::types;
+use steeple_proto::spire::api::types::permission_denied_details::Reason;
+use steeple_proto::steeple::agent::v1 as pb;
+use steeple_runtime::tasks::OnEnd;
+use steeple_server_core::view::{Delta, Subscription};
+use steeple_spiffe::SpiffeId;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status};
+
+use crate::convert::{bundle_to_proto, entry_to_proto};
+use crate::error::{ApiError, to_status};
+use crate::rpc::Rpc;
+use crate::state::ServerState;
+
+/// Entries in one message.
+const MAX_ENTRIES: usize = 500;
+/// Encoded entries in one message, in bytes: well under the 4 MiB a gRPC client takes.
+const MAX_BYTES: usize = 1024 * 1024;
+/// How long a server that is behind an agent may take to catch up before it sends the agent away.
+const CATCH_UP: Duration = Duration::from_secs(2);
+/// A stream lives this long, and up to half of it more: agents spread over servers that come later.
+const LIFETIME: Duration = Duration::from_secs(30 * 60);
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct PushService {
+    state: Arc<ServerState>,
+}
+
+/// Why a stream does not start, or ends.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    #[error("caller ID missing from request context")]
+    NoCaller,
+    /// Another server of the trust domain has shown the agent more than this one knows.
+    #[error("this server is at revision {ours} and the agent at {theirs}; ask another server or try again")]
+    Behind { ours: u64, theirs: u64 },
+    #[error("agent \"{0}\" is banned")]
+    Banned(SpiffeId),
+    #[error("agent \"{0}\" is not attested")]
+    Evicted(SpiffeId),
+    #[error("the server closes long-lived streams so that agents spread over servers; open a new one")]
+    Rebalance,
+    #[error("the agent's X509-SVID has expired; open a new stream with a new one")]
+    Expired,
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+impl ApiError for PushError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NoCaller => Code::Internal,
+            Self::Behind { .. } => Code::FailedPrecondition,
+            Self::Banned(_) | Self::Evicted(_) => Code::PermissionDenied,
+            Self::Rebalance | Self::Expired | Self::Stopping => Code::Unavailable,
+        }
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Banned(_) => Some(Reason::AgentBanned),
+            Self::Evicted(_) => Some(Reason::AgentNotAttested),
+            _ => None,
+        }
+    }
+}
+
+impl From<PushError> for Status {
+    fn from(error: PushError) -> Self {
+        to_status(&error)
+    }
+}
+
+impl PushService {
+    pub fn new(state: Arc<ServerState>) -> Self {
+        Self { state }
+    }
+
+    /// An agent never goes back to an older view (DESIGN §3.4).
+    async fn catch_up(&self, asked: &pb::WatchRequest) -> Result<(), PushError> {
+        let view = &self.state.view;
+        self.state.fresh().await;
+        if *view.log_id() != *asked.log_id {
+            return Ok(());
+        }
+        let theirs = Revision(asked.last_revision);
+        if view.revision() < theirs {
+            // Another server's writes may arrive any moment.
+            let _ = timeout(CATCH_UP, view.wait_for(theirs)).await;
+        }
+        let ours = view.revision();
+        if ours < theirs && *view.log_id() == *asked.log_id {
+            return Err(PushError::Behind { ours: ours.0, theirs: theirs.0 });
+        }
+        Ok(())
+    }
+
+    /// How long the stream may live: bounded for balance, and by the SVID the agent came with.
+    fn lifetime(&self, rpc: &Rpc) -> (Duration, PushError) {
+        let balance = LIFETIME + LIFETIME.mul_f64(fastrand::f64() / 2.0);
+        let expires = rpc.caller().svid().and_then(|svid| svid.leaf()).map_or(0, |leaf| leaf.not_after());
+        let left = u64::try_from(expires.saturating_sub(self.state.clock.now())).unwrap_or(0);
+        if Duration::from_secs(left) < balance {
+            (Duration::from_secs(left), PushError::Expired)
+        } else {
+            (balance, PushError::Rebalance)
+        }
+    }
+}
+
+type Answer = Result<pb::WatchResponse, Status>;
+
+#[tonic::async_trait]
+impl pb::sync_server::Sync for PushService {
+    type WatchStream = ReceiverStream<Answer>;
+
+    async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let rpc = Rpc::of(&request)?;
+        let agent = rpc.caller_id()?.clone();
+        self.catch_up(request.get_ref()).await.map_err(|e| rpc.refuse(e))?;
+        let subscription = self.state.view.subscribe(&agent);
+        let (lifetime, at_its_end) = self.lifetime(&rpc);
+        let (answers, stream) = mpsc::channel(1);
+        let state = self.state.clone();
+        let stopping = state.tasks.shutdown().requested();
+        self.state.tasks.spawn("push", OnEnd::Log, async move {
+            let end = tokio::select! {
+                end = pump(&state, &agent, subscription, &answers) => end,
+                () = answers.closed() => None,
+                () = tokio::time::sleep(lifetime) => Some(at_its_end),
+                () = stopping => Some(PushError::Stopping),
+            };
+            if let Some(end) = end {
+                let status = if end.code() == Code::PermissionDenied { rpc.refuse(end) } else { end.into() };
+                let _ = answers.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// Sends changes until the agent is denied (`Some`) or has gone (`None`).
+async fn pump(
+    state: &ServerState,
+    agent: &SpiffeId,
+    mut subscription: Subscription,
+    answers: &mpsc::Sender<Answer>,
+) -> Option<PushError> {
+    loop {
+        let delta = subscription.next().await;
+        if delta.denied {
+            return Some(match state.view.agent(agent) {
+                Some(known) if known.is_banned() => PushError::Banned(agent.clone()),
+                _ => PushError::Evicted(agent.clone()),
+            });
+        }
+        for message in messages(delta) {
+            if answers.send(Ok(message)).await.is_err() {
+                return None;
+            }
+        }
+    }
+}
+
+/// Cuts a delta into messages of bounded size; `more` is set on all but the last.
+fn messages(delta: Delta) -> impl Iterator<Item = pb::WatchResponse> {
+    let blank = pb::WatchResponse {
+        revision: delta.revision.0,
+        log_id: delta.log_id,
+        snapshot: delta.snapshot,
+        ..pb::WatchResponse::default()
+    };
+    let first = pb::WatchResponse {
+        bundles: delta.bundles.iter().map(|bundle| bundle_to_proto(bundle)).collect(),
+        removed_bundles: delta.removed_bundles.iter().map(|td| td.name().to_owned()).collect(),
+        removed_entry_ids: delta.removed,
+        ..blank.clone()
+    };
+    let mut entries = delta.entries.into_iter().peekable();
+    let mut next = Some(first);
+    std::iter::from_fn(move || {
+        let mut message = next.take()?;
+        let mut size = 0;
+        while message.entries.len() < MAX_ENTRIES && size < MAX_BYTES {
+            let Some(entry) = entries.next() else { break };
+            let entry: types::Entry = entry_to_proto(&entry);
+            size += entry.encoded_len();
+            message.entries.push(entry);
+        }
+        message.more = entries.peek().is_some();
+        if message.more {
+            next = Some(blank.clone());
+        }
+        Some(message)
+    })
+}
+
+#[cfg(test)]
+mod tests;

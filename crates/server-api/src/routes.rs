@@ -1,0 +1,61 @@
+//! Which services an endpoint has (spire.md §1.6). Wrap the server they are added to in [`crate::layer::ApiLayer`]:
+//! without it every call fails, so none can slip past authorization.
+
+use std::sync::Arc;
+
+use steeple_proto::spire::api::server::{
+    agent::v1::agent_server::AgentServer, bundle::v1::bundle_server::BundleServer,
+    debug::v1::debug_server::DebugServer, entry::v1::entry_server::EntryServer,
+    logger::v1::logger_server::LoggerServer, svid::v1::svid_server::SvidServer,
+};
+use steeple_proto::steeple::agent::v1::sync_server::SyncServer;
+use steeple_runtime::grpc::MAX_MESSAGE;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+
+use crate::agent::AgentService;
+use crate::bundle::BundleService;
+use crate::debug::DebugService;
+use crate::entry::EntryService;
+use crate::health::HealthService;
+use crate::logger::LoggerService;
+use crate::push::PushService;
+use crate::state::ServerState;
+use crate::svid::SvidService;
+
+/// For the TCP endpoint.
+pub fn tcp_routes(state: &Arc<ServerState>) -> Routes {
+    shared(state)
+        .add_service(SyncServer::new(PushService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE))
+        .prepare()
+}
+
+/// For the Unix socket.
+pub fn local_routes(state: &Arc<ServerState>) -> Routes {
+    shared(state)
+        .add_service(
+            LoggerServer::new(LoggerService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            DebugServer::new(DebugService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            HealthServer::new(HealthService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
+        )
+        .prepare()
+}
+
+/// On both. Answers may be larger than requests: SPIRE's commands and agents take what they get.
+fn shared(state: &Arc<ServerState>) -> Routes {
+    Routes::default()
+        .add_service(
+            AgentServer::new(AgentService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            BundleServer::new(BundleService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            EntryServer::new(EntryService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(SvidServer::new(SvidService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE))
+}
