@@ -1,7 +1,6 @@
 //! From `tracing` events to lines.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     fs::{File, OpenOptions},
     io::{self, Write},
@@ -86,7 +85,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Logrus {
         // From the outermost span inwards: the nearest says the last word.
         for span in ctx.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
             if let Some(of_span) = span.extensions().get::<Fields>() {
-                fields.0.extend(of_span.0.iter().map(|(name, value)| (*name, value.clone())));
+                fields.0.extend(of_span.0.iter().map(|(name, value)| (name.clone(), value.clone())));
             }
         }
         event.record(&mut fields);
@@ -95,6 +94,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Logrus {
             Some(other) => other.to_string(),
             None => String::new(),
         };
+        fields.unfold();
         if self.source_location {
             fields.add_location(event.metadata());
         }
@@ -115,49 +115,70 @@ fn level_of(metadata: &Metadata<'_>) -> LogLevel {
 
 /// Fields by name, as logrus sorts them.
 #[derive(Default)]
-struct Fields(BTreeMap<&'static str, Value>);
+struct Fields(layout::Fields);
 
 impl Fields {
+    /// A field `fields` with a JSON object in it stands for the object's members: what callers use whose fields have
+    /// names known only at run time, such as an audit log.
+    fn unfold(&mut self) {
+        use serde_json::Value as Json;
+        let Some(Value::Text(text)) = self.0.get("fields") else { return };
+        let Ok(Json::Object(members)) = serde_json::from_str(text) else { return };
+        self.0.remove("fields");
+        for (name, value) in members {
+            let value = match value {
+                Json::String(text) => Value::Text(text),
+                Json::Bool(on) => Value::Bool(on),
+                Json::Number(number) => match number.as_i64() {
+                    Some(int) => Value::Int(int.into()),
+                    None => Value::Text(number.to_string()),
+                },
+                other => Value::Text(other.to_string()),
+            };
+            self.0.insert(name.into(), value);
+        }
+    }
+
     fn add_location(&mut self, metadata: &'static Metadata<'static>) {
         let path = metadata.file().unwrap_or_default();
         let file = path.rsplit('/').next().unwrap_or_default();
         let line = metadata.line().unwrap_or_default();
-        self.0.insert("file", Value::Text(format!("{file}:{line}")));
-        self.0.insert("func", Value::Text(metadata.module_path().unwrap_or_default().to_owned()));
+        self.0.insert("file".into(), Value::Text(format!("{file}:{line}")));
+        self.0.insert("func".into(), Value::Text(metadata.module_path().unwrap_or_default().to_owned()));
     }
 }
 
 impl Visit for Fields {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.0.insert(field.name(), Value::Float(value));
+        self.0.insert(field.name().into(), Value::Float(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.0.insert(field.name(), Value::Int(i128::from(value)));
+        self.0.insert(field.name().into(), Value::Int(i128::from(value)));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.0.insert(field.name(), Value::Int(i128::from(value)));
+        self.0.insert(field.name().into(), Value::Int(i128::from(value)));
     }
 
     fn record_i128(&mut self, field: &Field, value: i128) {
-        self.0.insert(field.name(), Value::Int(value));
+        self.0.insert(field.name().into(), Value::Int(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.0.insert(field.name(), Value::Bool(value));
+        self.0.insert(field.name().into(), Value::Bool(value));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name(), Value::Text(value.to_owned()));
+        self.0.insert(field.name().into(), Value::Text(value.to_owned()));
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.0.insert(field.name(), Value::Text(value.to_string()));
+        self.0.insert(field.name().into(), Value::Text(value.to_string()));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.insert(field.name(), Value::Text(format!("{value:?}")));
+        self.0.insert(field.name().into(), Value::Text(format!("{value:?}")));
     }
 }
 

@@ -1,6 +1,7 @@
 //! How logrus writes a line.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt::{self, Write},
 };
@@ -13,6 +14,9 @@ use jiff::{
 
 use super::{LogFormat, LogLevel};
 use crate::clock::{Clock, SystemClock};
+
+/// Fields by name, as logrus sorts them.
+pub(super) type Fields = BTreeMap<Cow<'static, str>, Value>;
 
 /// What a field holds.
 #[derive(Debug, Clone)]
@@ -39,7 +43,7 @@ pub(super) fn line(
     format: LogFormat,
     level: LogLevel,
     message: &str,
-    fields: &BTreeMap<&'static str, Value>,
+    fields: &Fields,
 ) -> String {
     match format {
         LogFormat::Json => json(level, message, fields),
@@ -48,7 +52,7 @@ pub(super) fn line(
     }
 }
 
-fn text(time: &str, level: LogLevel, message: &str, fields: &BTreeMap<&'static str, Value>) -> String {
+fn text(time: &str, level: LogLevel, message: &str, fields: &Fields) -> String {
     let mut line = String::with_capacity(128);
     pair(&mut line, "time", time);
     pair(&mut line, "level", level.name());
@@ -67,7 +71,7 @@ fn text(time: &str, level: LogLevel, message: &str, fields: &BTreeMap<&'static s
     line
 }
 
-fn json(level: LogLevel, message: &str, fields: &BTreeMap<&'static str, Value>) -> String {
+fn json(level: LogLevel, message: &str, fields: &Fields) -> String {
     use serde_json::Value as Json;
     let mut all = BTreeMap::new();
     for (name, value) in fields {
@@ -95,7 +99,7 @@ fn json(level: LogLevel, message: &str, fields: &BTreeMap<&'static str, Value>) 
 }
 
 /// A field with the name of a fixed one gets a prefix.
-fn renamed(name: &str) -> std::borrow::Cow<'_, str> {
+fn renamed(name: &str) -> Cow<'_, str> {
     match name {
         "time" | "msg" | "level" => format!("fields.{name}").into(),
         _ => name.into(),
