@@ -2,7 +2,7 @@
 //
 // One JSON object per line on stdin ({"text": …}), one per line on stdout. `tree` is what the text parses to,
 // `config` what it decodes to as a configuration of SPIRE's shape; `tree_error` and `config_error` say why not. A
-// panic inside the library counts as an error.
+// panic inside the library counts as an error. Other questions, for Go's standard library, are in std.go.
 package main
 
 import (
@@ -22,6 +22,9 @@ import (
 
 type question struct {
 	Text string `json:"text"`
+	// Any but "" goes to std.go.
+	Ask  string   `json:"ask"`
+	Args []string `json:"args"`
 }
 
 type answer struct {
@@ -113,6 +116,13 @@ func main() {
 		if err := json.Unmarshal(in.Bytes(), &q); err != nil {
 			fmt.Fprintln(os.Stderr, "bad question:", err)
 			os.Exit(1)
+		}
+		if q.Ask != "" {
+			if err := encoder.Encode(std(q)); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			continue
 		}
 		var a answer
 		a.TreeError = guarded(func() (err error) { a.Tree, err = readTree(q.Text); return })

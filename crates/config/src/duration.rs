@@ -1,10 +1,9 @@
 //! Durations as Go writes and reads them.
 
 use std::fmt;
+use std::fmt::Write as _;
 use std::str::FromStr;
 use std::time::Duration;
-
-use crate::quote::go_quote;
 
 const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000_000;
@@ -61,11 +60,11 @@ impl From<Duration> for GoDuration {
 /// Not a duration. The texts are Go's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    #[error("time: invalid duration {}", go_quote(.0))]
+    #[error("time: invalid duration {}", quote(.0))]
     Invalid(String),
-    #[error("time: missing unit in duration {}", go_quote(.0))]
+    #[error("time: missing unit in duration {}", quote(.0))]
     MissingUnit(String),
-    #[error("time: unknown unit {} in duration {}", go_quote(.unit), go_quote(.text))]
+    #[error("time: unknown unit {} in duration {}", quote(.unit), quote(.text))]
     UnknownUnit { unit: String, text: String },
 }
 
@@ -187,6 +186,25 @@ impl fmt::Display for GoDuration {
 fn decimal(nanos: u64, unit: u64, width: usize) -> String {
     let text = format!("{}.{:0width$}", nanos / unit, nanos % unit);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Quoting of Go's `time` package: like `%q`, but bytes that are not ASCII are escaped one by one.
+fn quote(text: &str) -> String {
+    let mut out = String::from("\"");
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => {
+                out.push('\\');
+                out.push(char::from(byte));
+            }
+            b' '..0x80 => out.push(char::from(byte)),
+            _ => {
+                let _ = write!(out, "\\x{byte:02x}");
+            }
+        }
+    }
+    out.push('"');
+    out
 }
 
 #[cfg(test)]

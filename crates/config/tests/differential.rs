@@ -14,6 +14,8 @@ mod generate;
 mod oracle;
 #[path = "differential/shape.rs"]
 mod shape;
+#[path = "differential/std.rs"]
+mod std_library;
 #[path = "differential/view.rs"]
 mod view;
 
@@ -65,7 +67,8 @@ fn generated_configurations() {
 #[test]
 fn mutated_hcl() {
     let mut generator = Generator::new(SEED + 3);
-    let mut sources: Vec<String> = corpus::cases().into_iter().map(|c| c.text).filter(|t| !is_json(t)).collect();
+    let mut sources: Vec<String> =
+        corpus::cases().into_iter().map(|c| c.text).filter(|t| !is_json(t)).collect();
     sources.extend((0..500).map(|_| generator.hcl()));
     let mut cases = Vec::new();
     for i in 0..3000 {

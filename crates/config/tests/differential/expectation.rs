@@ -55,8 +55,14 @@ fn compare_configs(case: &Case, body: &Body, answer: &Answer, json: bool) -> Res
         (Ok(_), Err(e)) => return Err(format!("we decode this, Go says {e}")),
     };
     let mut theirs = theirs.clone();
-    let unused: BTreeSet<String> =
-        theirs["unused"].take().as_array().into_iter().flatten().filter_map(Json::as_str).map(str::to_owned).collect();
+    let unused: BTreeSet<String> = theirs["unused"]
+        .take()
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Json::as_str)
+        .map(str::to_owned)
+        .collect();
     compare_unused(body, &ours.unused, &unused)?;
     let mut ours = ours.config;
     for side in [&mut ours, &mut theirs] {
@@ -82,7 +88,8 @@ fn compare_unused(body: &Body, ours: &BTreeSet<String>, theirs: &BTreeSet<String
     collect(body.items(), &mut labels, &mut keys);
     let repeated = |section: &str| keys.iter().filter(|k| k.eq_ignore_ascii_case(section)).count() > 1;
     let name = |unused: &str| unused.split_once('/').map_or(String::new(), |(_, key)| key.to_owned());
-    let section = |unused: &str| unused.split_once('/').map_or(String::new(), |(section, _)| section.to_owned());
+    let section =
+        |unused: &str| unused.split_once('/').map_or(String::new(), |(section, _)| section.to_owned());
     let missed: Vec<_> = theirs.difference(ours).filter(|k| !labels.contains(&name(k))).collect();
     let extra: Vec<_> = ours.difference(theirs).filter(|k| !repeated(&section(k))).collect();
     if missed.is_empty() && extra.is_empty() {

@@ -8,13 +8,41 @@ pub struct Generator {
 
 const IDENTS: &[&str] = &["a", "b_1", "trust_domain", "x.y", "k-8", "Type", "true1", "größe", "_"];
 const STRINGS: &[&str] = &[
-    "\"\"", "\"x\"", "\"example.org\"", "\"a b\"", r#""\t\\\"""#, r#""\x41\101\u00e9\U0001F600""#, "\"${x}\"",
-    "\"${f(\"x\")} y\"", "\"%{x}\"", "\"{{ .A }}\"", "\"8081\"", "\"# no\"", "\"$\"", "\"é世\"", "\"'\"",
+    "\"\"",
+    "\"x\"",
+    "\"example.org\"",
+    "\"a b\"",
+    r#""\t\\\"""#,
+    r#""\x41\101\u00e9\U0001F600""#,
+    "\"${x}\"",
+    "\"${f(\"x\")} y\"",
+    "\"%{x}\"",
+    "\"{{ .A }}\"",
+    "\"8081\"",
+    "\"# no\"",
+    "\"$\"",
+    "\"é世\"",
+    "\"'\"",
 ];
-const NUMBERS: &[&str] = &["0", "1", "-1", "8081", "0x1F", "0755", "1.5", "-0.25", "1e3", "2.5E-3", ".5", "1.", "99999999999999999999"];
+const NUMBERS: &[&str] = &[
+    "0",
+    "1",
+    "-1",
+    "8081",
+    "0x1F",
+    "0755",
+    "1.5",
+    "-0.25",
+    "1e3",
+    "2.5E-3",
+    ".5",
+    "1.",
+    "99999999999999999999",
+];
 const MUTATIONS: &[&str] = &[
-    "{", "}", "[", "]", "=", ",", "\"", "\\", "$", "${", "#", "//", "/*", "*/", "\n", " ", ".", "-", "+", "0", "9", "x",
-    "e", "true", "<<E\n", "E\n", "<<-E\n", "  E\n", "\t", "a", "é", ":", "'", "\"\"", "{}", "[]", "= 1", "\r",
+    "{", "}", "[", "]", "=", ",", "\"", "\\", "$", "${", "#", "//", "/*", "*/", "\n", " ", ".", "-", "+",
+    "0", "9", "x", "e", "true", "<<E\n", "E\n", "<<-E\n", "  E\n", "\t", "a", "é", ":", "'", "\"\"", "{}",
+    "[]", "= 1", "\r",
 ];
 
 impl Generator {
@@ -32,7 +60,20 @@ impl Generator {
 
     /// White space, with or without line ends and comments.
     fn space(&mut self) -> &'static str {
-        let spaces = [" ", " ", " ", "\n", "  ", "\t", "\n\n  ", " # c\n", " // \"c\n", " /* c */ ", "\n/* c\n */\n", "\r\n"];
+        let spaces = [
+            " ",
+            " ",
+            " ",
+            "\n",
+            "  ",
+            "\t",
+            "\n\n  ",
+            " # c\n",
+            " // \"c\n",
+            " /* c */ ",
+            "\n/* c\n */\n",
+            "\r\n",
+        ];
         spaces[self.rng.usize(..spaces.len())]
     }
 
@@ -165,7 +206,14 @@ impl Generator {
 
     fn json_value(&mut self, out: &mut String, depth: usize) {
         match self.rng.u32(..12) {
-            0..=2 => out.push_str(self.pick(&["\"\"", "\"x\"", "\"\\n\\\"\\\\\"", "\"\\u003c\"", "\"${x}\"", "\"é\""])),
+            0..=2 => out.push_str(self.pick(&[
+                "\"\"",
+                "\"x\"",
+                "\"\\n\\\"\\\\\"",
+                "\"\\u003c\"",
+                "\"${x}\"",
+                "\"é\"",
+            ])),
             3 => out.push_str(self.pick(&["0", "-1", "8081", "1.5", "1e3", "2.5E-3", "-0.5"])),
             4 => out.push_str(self.pick(&["true", "false", "null"])),
             5..=8 if depth < 4 => self.json_object(out, depth + 1),
@@ -211,15 +259,30 @@ impl Generator {
             if self.chance(50) {
                 let key = if self.chance(5) { key.to_uppercase() } else { (*key).to_owned() };
                 let key = if self.chance(10) { format!("\"{key}\"") } else { key };
-                out.push_str(&format!("{key} = {}{}", self.typed(*kind), self.pick(&["\n", " ", ", ", ",\n"])));
+                out.push_str(&format!(
+                    "{key} = {}{}",
+                    self.typed(*kind),
+                    self.pick(&["\n", " ", ", ", ",\n"])
+                ));
             }
         }
         if self.chance(8) {
-            out.push_str(self.pick(&["unknown = 1\n", "\"unknown\" = 1\n", "unknown { a = 1 }\n", "other.x = []\n"]));
+            out.push_str(self.pick(&[
+                "unknown = 1\n",
+                "\"unknown\" = 1\n",
+                "unknown { a = 1 }\n",
+                "other.x = []\n",
+            ]));
         }
     }
 
-    fn section(&mut self, out: &mut String, percent: u32, head: &str, inside: impl FnOnce(&mut Self, &mut String)) {
+    fn section(
+        &mut self,
+        out: &mut String,
+        percent: u32,
+        head: &str,
+        inside: impl FnOnce(&mut Self, &mut String),
+    ) {
         if !self.chance(percent) {
             return;
         }
@@ -278,12 +341,17 @@ impl Generator {
     }
 
     fn plugins(&mut self, out: &mut String, one_by_one: bool) {
-        let names = [("NodeAttestor", "\"join_token\""), ("NodeAttestor", "x509pop"), ("KeyManager", "\"disk\"")];
+        let names =
+            [("NodeAttestor", "\"join_token\""), ("NodeAttestor", "x509pop"), ("KeyManager", "\"disk\"")];
         for (kind, name) in names {
             if self.chance(40) {
                 continue;
             }
-            let (open, close) = if one_by_one { (format!("{kind} {name}"), "") } else { (format!("{kind} {{ {name}"), "}\n") };
+            let (open, close) = if one_by_one {
+                (format!("{kind} {name}"), "")
+            } else {
+                (format!("{kind} {{ {name}"), "}\n")
+            };
             if one_by_one && self.chance(20) {
                 out.push_str(&format!("{open} plugin_data {{\n"));
                 self.items(out, 2);
@@ -314,20 +382,33 @@ impl Generator {
             server.push(format!("\"ratelimit\":{{{}}}", self.json_attributes(RATELIMIT).join(",")));
         }
         if self.chance(30) {
-            server.push("\"federation\":{\"federates_with\":{\"two.test\":{\"bundle_endpoint_url\":\"u\"}}}".to_owned());
+            server.push(
+                "\"federation\":{\"federates_with\":{\"two.test\":{\"bundle_endpoint_url\":\"u\"}}}"
+                    .to_owned(),
+            );
         }
-        let data = self.pick(&["null", "{}", "{\"a\":\"b\"}", "{\"c\":[{\"d\":{\"e\":[]}}]}", "{\"c\":{\"d\":{\"e\":1}}}"]);
+        let data = self.pick(&[
+            "null",
+            "{}",
+            "{\"a\":\"b\"}",
+            "{\"c\":[{\"d\":{\"e\":[]}}]}",
+            "{\"c\":{\"d\":{\"e\":1}}}",
+        ]);
         let mut plugin = self.json_attributes(PLUGIN);
         plugin.push(format!("\"plugin_data\":{data}"));
         let plugin = format!("{{\"k8s_psat\":{{{}}}}}", plugin.join(","));
         let plugin = if self.chance(50) { format!("[{plugin}]") } else { plugin };
-        let mut parts = vec![format!("\"plugins\":{{\"NodeAttestor\":{plugin},\"KeyManager\":{{\"memory\":{{\"plugin_data\":null}}}}}}")];
+        let mut parts = vec![format!(
+            "\"plugins\":{{\"NodeAttestor\":{plugin},\"KeyManager\":{{\"memory\":{{\"plugin_data\":null}}}}}}"
+        )];
         if self.chance(90) {
             parts.push(format!("\"server\":{{{}}}", server.join(", ")));
         }
         if self.chance(40) {
             let prometheus = self.json_attributes(PROMETHEUS).join(",");
-            parts.push(format!("\"telemetry\": {{\"Prometheus\":{{{prometheus}}}, \"Labels\": {{\"a\":\"b\"}}}}"));
+            parts.push(format!(
+                "\"telemetry\": {{\"Prometheus\":{{{prometheus}}}, \"Labels\": {{\"a\":\"b\"}}}}"
+            ));
         }
         if self.chance(5) {
             parts.push("\"unknown\":1".to_owned());

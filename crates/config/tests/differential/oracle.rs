@@ -5,37 +5,60 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub struct Answer {
     pub tree: Result<Value, String>,
     pub config: Result<Value, String>,
 }
 
-/// One answer for each text.
+/// What Go's HCL library makes of each text.
 pub fn ask(texts: &[String]) -> Vec<Answer> {
+    converse(texts.iter().map(|t| json!({ "text": t })).collect()).into_iter().map(parse).collect()
+}
+
+/// What Go's standard library answers: `kind` is one of `std.go`'s.
+pub fn ask_std(kind: &str, texts: &[String]) -> Vec<Result<String, String>> {
+    std_answers(texts.iter().map(|t| json!({ "ask": kind, "text": t })).collect())
+}
+
+/// What Go's `flag` package makes of each command line.
+pub fn ask_flags(lines: &[Vec<String>]) -> Vec<Result<String, String>> {
+    std_answers(lines.iter().map(|args| json!({ "ask": "flags", "args": args })).collect())
+}
+
+fn std_answers(questions: Vec<Value>) -> Vec<Result<String, String>> {
+    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    let answer = |a: Value| if a["error"] == "" { Ok(text(&a["result"])) } else { Err(text(&a["error"])) };
+    converse(questions).into_iter().map(answer).collect()
+}
+
+/// One answer for each question.
+fn converse(questions: Vec<Value>) -> Vec<Value> {
     let mut child = Command::new(program())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("the oracle was built but does not start");
     let mut stdin = child.stdin.take().expect("stdin is piped");
-    let questions: Vec<String> = texts.iter().map(|t| serde_json::json!({ "text": t }).to_string()).collect();
+    let asked = questions.len();
     let writer = std::thread::spawn(move || {
         for question in questions {
             writeln!(stdin, "{question}").expect("the oracle reads its questions");
         }
     });
     let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
-    let answers: Vec<Answer> = stdout.lines().map(|line| parse(&line.expect("the oracle's answer"))).collect();
+    let answer = |line: std::io::Result<String>| {
+        serde_json::from_str(&line.expect("the oracle's answer")).expect("the oracle answers in JSON")
+    };
+    let answers: Vec<Value> = stdout.lines().map(answer).collect();
     writer.join().expect("all questions were written");
     assert!(child.wait().expect("the oracle ends").success());
-    assert_eq!(answers.len(), texts.len(), "one answer for each question");
+    assert_eq!(answers.len(), asked, "one answer for each question");
     answers
 }
 
-fn parse(line: &str) -> Answer {
-    let mut answer: Value = serde_json::from_str(line).expect("the oracle answers in JSON");
+fn parse(mut answer: Value) -> Answer {
     let mut part = |value: &str, error: &str| match answer[error].as_str() {
         Some(error) => Err(error.to_owned()),
         None => Ok(answer[value].take()),

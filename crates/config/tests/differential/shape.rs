@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value as Json, json};
 use steeple_config::{
-    Block, Body, ConfigError, PluginData, Strictness::Strict, UnknownKeys, plugins, Strictness::Lax,
+    Block, Body, ConfigError, PluginData, Strictness::Lax, Strictness::Strict, UnknownKeys, plugins,
 };
 
 use crate::view;
