@@ -18,6 +18,8 @@ pub fn time_local(unix: i64) -> String {
 }
 
 fn time_in(unix: i64, zone: TimeZone) -> String {
+    // Without any configured zone Go takes UTC.
+    let zone = if zone.is_unknown() { TimeZone::UTC } else { zone };
     let Ok(timestamp) = Timestamp::from_second(unix) else { return unix.to_string() };
     let time = timestamp.to_zoned_datetime(zone);
     let offset = time.strftime("%Y-%m-%d %H:%M:%S %z");
@@ -61,12 +63,16 @@ pub fn io_error(error: &io::Error) -> String {
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
-/// `path.Join(directory, name)`: `.` and doubled slashes go.
+/// `path.Join(directory, name)`.
 pub fn join(directory: &str, name: &str) -> String {
-    let joined = format!("{directory}/{name}");
+    if directory.is_empty() { clean(name) } else { clean(&format!("{directory}/{name}")) }
+}
+
+/// `path.Clean`: no `.`, no doubled slashes, no `..` behind a name.
+pub fn clean(path: &str) -> String {
+    let absolute = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
-    let absolute = directory.starts_with('/');
-    for part in joined.split('/') {
+    for part in path.split('/') {
         match part {
             "" | "." => {}
             ".." if parts.last().is_some_and(|last| *last != "..") => {
@@ -77,7 +83,11 @@ pub fn join(directory: &str, name: &str) -> String {
         }
     }
     let joined = parts.join("/");
-    if absolute && !directory.is_empty() { format!("/{joined}") } else { joined }
+    match (absolute, joined.is_empty()) {
+        (true, _) => format!("/{joined}"),
+        (false, true) => ".".to_owned(),
+        (false, false) => joined,
+    }
 }
 
 /// A float as encoding/json and protojson write it: shortest digits, exponent only below 1e-6 and from 1e21.
@@ -161,6 +171,8 @@ mod tests {
         ] {
             assert_eq!(join(directory, "svid.pem"), joined, "{directory}");
         }
+        assert_eq!(join("", "/tmp/token"), "/tmp/token");
+        assert_eq!((clean("").as_str(), clean("/..").as_str()), (".", "/"));
     }
 
     #[test]

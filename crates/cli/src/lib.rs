@@ -11,6 +11,7 @@
 //! | [`go`] | how Go writes times, durations, numbers, system errors |
 //! | [`gojson`] | encoding/json's view of a file a user gave us: its errors, its loose keys |
 //! | [`files`] | `-write`: public and private files |
+//! | [`logger`] | the `logger` commands' levels and text, server and agent alike |
 
 pub mod connect;
 pub mod failure;
@@ -18,6 +19,7 @@ pub mod files;
 pub mod go;
 pub mod gojson;
 pub mod io;
+pub mod logger;
 pub mod printer;
 pub mod program;
 pub mod session;

@@ -1,0 +1,79 @@
+//! `debug getinfo`: the server at a glance.
+
+use std::fmt::Write as _;
+
+use steeple_cli::{Api, ClientCommand, Failure, Session, go};
+use steeple_config::FlagSet;
+use steeple_proto::spire::api::server::debug::v1::debug_client::DebugClient;
+use steeple_proto::spire::api::server::debug::v1::{GetInfoRequest, GetInfoResponse};
+
+use super::output;
+
+pub struct GetInfo;
+
+impl ClientCommand for GetInfo {
+    const NAME: &'static str = "debug getinfo";
+    const API: Api = Api::Server;
+
+    fn flags(_: &mut FlagSet) -> Self {
+        Self
+    }
+
+    async fn run(&self, session: &mut Session) -> Result<(), Failure> {
+        let info = DebugClient::new(session.channel.clone()).get_info(GetInfoRequest {}).await?.into_inner();
+        session.answer("spire.api.server.debug.v1.GetInfoResponse", &info, |info| Ok(pretty(info)))
+    }
+}
+
+fn pretty(info: &GetInfoResponse) -> String {
+    let mut text = "Server Debug Info:\n".to_owned();
+    let mut line = |label: &str, value: String| {
+        let _ = writeln!(text, "  {label:25}{value}");
+    };
+    line("Uptime:", go::seconds(i64::from(info.uptime)));
+    line("Registered Agents:", info.agents_count.to_string());
+    line("Registration Entries:", info.entries_count.to_string());
+    line("Federated Bundles:", info.federated_bundles_count.to_string());
+    if !info.svid_chain.is_empty() {
+        text.push_str("  SVID Chain:\n");
+    }
+    for (i, certificate) in info.svid_chain.iter().enumerate() {
+        let id =
+            if certificate.id.is_none() { "(none)".to_owned() } else { output::id(certificate.id.as_ref()) };
+        let (subject, expires) = (&certificate.subject, go::rfc3339_utc(certificate.expires_at));
+        let _ = write!(
+            text,
+            "    [{i}] SPIFFE ID:  {id}\n        Subject:    {subject}\n        Expires At: {expires}\n"
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steeple_proto::spire::api::server::debug::v1::get_info_response::Cert;
+
+    #[test]
+    fn text() {
+        let info = GetInfoResponse {
+            svid_chain: vec![Cert { id: None, expires_at: 60, subject: "O=SPIRE,C=US".into() }],
+            uptime: 61,
+            agents_count: 1,
+            federated_bundles_count: 2,
+            entries_count: 3,
+        };
+        assert_eq!(
+            pretty(&info),
+            "Server Debug Info:\n\
+             \x20 Uptime:                  1m1s\n\
+             \x20 Registered Agents:       1\n\
+             \x20 Registration Entries:    3\n\
+             \x20 Federated Bundles:       2\n\
+             \x20 SVID Chain:\n\
+             \x20   [0] SPIFFE ID:  (none)\n\
+             \x20       Subject:    O=SPIRE,C=US\n\
+             \x20       Expires At: 1970-01-01T00:01:00Z\n"
+        );
+    }
+}
