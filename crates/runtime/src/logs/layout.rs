@@ -39,12 +39,7 @@ impl fmt::Display for Value {
 }
 
 /// One line, newline included.
-pub(super) fn line(
-    format: LogFormat,
-    level: LogLevel,
-    message: &str,
-    fields: &Fields,
-) -> String {
+pub(super) fn line(format: LogFormat, level: LogLevel, message: &str, fields: &Fields) -> String {
     match format {
         LogFormat::Json => json(level, message, fields),
         LogFormat::Default => text(&now(false), level, message, fields),
