@@ -10,7 +10,12 @@ pub trait KeyManager: Send + Sync + 'static {
     async fn public_key(&self, id: &str) -> Result<Option<PublicKey>, KeyManagerError>;
     async fn public_keys(&self) -> Result<Vec<(String, PublicKey)>, KeyManagerError>;
     /// Signs `data` (hashing included). ECDSA signatures are ASN.1 DER.
-    async fn sign(&self, id: &str, algorithm: SignatureAlgorithm, data: &[u8]) -> Result<Vec<u8>, KeyManagerError>;
+    async fn sign(
+        &self,
+        id: &str,
+        algorithm: SignatureAlgorithm,
+        data: &[u8],
+    ) -> Result<Vec<u8>, KeyManagerError>;
 }
 
 /// What can go wrong with a key.
