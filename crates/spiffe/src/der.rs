@@ -63,7 +63,8 @@ impl Writer {
         let first = bytes.iter().position(|b| *b != 0).unwrap_or(bytes.len());
         let digits = &bytes[first..];
         self.out[length_at] = 0x80 | digits.len() as u8;
-        self.out.splice(length_at + 1..length_at + 1, digits.iter().copied());
+        let content_at = length_at + 1;
+        self.out.splice(content_at..content_at, digits.iter().copied());
     }
 
     pub(crate) fn value(&mut self, tag: u8, content: &[u8]) {

@@ -7,19 +7,23 @@
 //! | [`x509`] | X509-SVID: build, parse and validate certificates |
 //! | [`jwt`] | JWT-SVID: sign, parse and validate tokens |
 //! | [`bundle`] | SPIFFE Trust Domain and Bundle, bundle maps |
+//! | [`endpoint`] | SPIFFE Workload Endpoint: addresses |
 //! | [`key`] | key pairs and signatures the above are made with |
 //!
 //! Entry points that read what others wrote, for fuzzing: [`SpiffeId::parse`], [`TrustDomain::new`],
 //! [`PublicKey::from_spki_der`], [`PrivateKey::from_pkcs8_der`], [`x509::Certificate::from_der`],
 //! [`x509::Certificate::from_pem`], [`x509::CertificateRequest::from_der`], [`jwt::parse_insecure`],
-//! [`bundle::Bundle::from_spiffe_json`], [`bundle::BundleMap::from_json`], [`x509::validate_dns_name`].
+//! [`bundle::Bundle::from_spiffe_json`], [`bundle::BundleMap::from_json`], [`x509::validate_dns_name`], [`endpoint::Endpoint`].
 
 pub mod bundle;
 mod der;
+pub mod endpoint;
 pub mod id;
 pub mod jwt;
 pub mod key;
 mod pem;
+#[cfg(test)]
+mod testdata;
 mod text;
 pub mod x509;
 

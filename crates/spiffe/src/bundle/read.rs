@@ -1,7 +1,7 @@
 //! Reading bundle documents that others wrote. What cannot be used is skipped entry by entry, so that a new
 //! key type or use in one entry does not cost the rest (§4.1.3, §4.2).
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::jwk::{RawJwk, USE_JWT, USE_WIT, USE_X509};
@@ -18,22 +18,36 @@ pub struct Skipped {
 
 #[derive(Deserialize)]
 pub(super) struct RawDocument {
-    /// `null` is what go-spiffe writes for an empty bundle.
-    #[serde(default, deserialize_with = "present")]
-    keys: Option<Option<Vec<Value>>>,
+    #[serde(default)]
+    keys: Keys,
     #[serde(default)]
     spiffe_sequence: Option<u64>,
     #[serde(default)]
     spiffe_refresh_hint: Option<i64>,
 }
 
-/// Tells `null` (`Some(None)`) from absent (`None`).
-fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    T::deserialize(deserializer).map(Some)
+/// The member `keys`, which must be there but may be `null`: go-spiffe writes that for an empty bundle.
+#[derive(Default)]
+enum Keys {
+    #[default]
+    Missing,
+    Listed(Vec<Value>),
+}
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let keys = Option::<Vec<Value>>::deserialize(deserializer)?;
+        Ok(Self::Listed(keys.unwrap_or_default()))
+    }
+}
+
+impl Keys {
+    fn listed(self) -> Result<Vec<Value>, BundleError> {
+        match self {
+            Self::Missing => Err(BundleError::NoKeys),
+            Self::Listed(keys) => Ok(keys),
+        }
+    }
 }
 
 impl Bundle {
@@ -60,9 +74,7 @@ impl Bundle {
         // A hint below zero says nothing (§4.1.2); go-spiffe keeps it.
         bundle.refresh_hint = document.spiffe_refresh_hint.filter(|hint| *hint >= 0);
         let mut skipped = Vec::new();
-        for (entry, value) in
-            document.keys.ok_or(BundleError::NoKeys)?.unwrap_or_default().into_iter().enumerate()
-        {
+        for (entry, value) in document.keys.listed()?.into_iter().enumerate() {
             if let Err(reason) = bundle.add_entry(value) {
                 skipped.push(Skipped { entry, reason });
             }
@@ -91,7 +103,7 @@ impl Bundle {
         let document: RawDocument =
             serde_json::from_str(json).map_err(|e| BundleError::Json(e.to_string()))?;
         let mut bundle = Self::new(trust_domain);
-        for value in document.keys.ok_or(BundleError::NoKeys)?.unwrap_or_default() {
+        for value in document.keys.listed()? {
             let Ok(jwk) = serde_json::from_value::<RawJwk>(value) else { continue };
             let for_jwt = jwk.key_use.as_deref().is_none_or(|key_use| key_use == USE_JWT || key_use == "sig");
             if for_jwt && jwk.check_type().is_ok() {

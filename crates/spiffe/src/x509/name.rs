@@ -7,7 +7,7 @@ use super::X509Error;
 use crate::der::{self, Reader, Writer};
 
 /// A subject or issuer. Equal values of one attribute go into one RDN, attributes in Go's order
-/// (C, O, OU, L, ST, street, postal code, CN, serial number, then the rest).
+/// (C, ST, L, street, postal code, O, OU, CN, serial number, then the rest).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DistinguishedName {
     pub country: Vec<String>,
@@ -97,12 +97,12 @@ impl DistinguishedName {
     fn rdns(&self) -> Vec<(Vec<u8>, Vec<&str>)> {
         let lists = [
             (6, &self.country),
-            (10, &self.organization),
-            (11, &self.organizational_unit),
-            (7, &self.locality),
             (8, &self.province),
+            (7, &self.locality),
             (9, &self.street_address),
             (17, &self.postal_code),
+            (10, &self.organization),
+            (11, &self.organizational_unit),
         ];
         let mut out = Vec::new();
         for (id, values) in lists {
@@ -135,16 +135,15 @@ impl fmt::Display for DistinguishedName {
                 if j > 0 {
                     f.write_str("+")?;
                 }
-                match label(oid) {
-                    Some(label) => write!(f, "{label}={}", escape(value))?,
-                    None => {
-                        write!(f, "{}=#", dotted(oid))?;
-                        let mut w = Writer::default();
-                        w.value(string_tag(value), value.as_bytes());
-                        for byte in w.finish() {
-                            write!(f, "{byte:02x}")?;
-                        }
-                    }
+                if let Some(label) = label(oid) {
+                    write!(f, "{label}={}", escape(value))?;
+                    continue;
+                }
+                write!(f, "{}=#", dotted(oid))?;
+                let mut w = Writer::default();
+                w.value(string_tag(value), value.as_bytes());
+                for byte in w.finish() {
+                    write!(f, "{byte:02x}")?;
                 }
             }
         }

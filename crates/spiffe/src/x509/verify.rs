@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime as PkiTime};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter, VerifiedPath};
 
+use super::certificate::Constraints;
 use super::{Certificate, X509Error, path};
 use crate::UnixTime;
 use crate::bundle::Bundle;
@@ -103,7 +104,7 @@ pub fn verify_svid<B: X509BundleSource + ?Sized>(
     let constrained = signers
         .iter()
         .chain(&roots)
-        .any(|ca| ca.extensions().name_constraints.as_ref().is_some_and(|c| c.has_uris()));
+        .any(|ca| ca.extensions().name_constraints.as_ref().is_some_and(Constraints::has_uris));
     if constrained {
         path::verify(leaf, &signers, &roots, now)?;
     } else {
