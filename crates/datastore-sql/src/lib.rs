@@ -1,1 +1,55 @@
-//! The Datastore on SQL: SPIRE's schema in place, plus the change log.
+//! The [`Datastore`](steeple_datastore::Datastore) on SQL: SPIRE's schema (version 25) in place, plus the change
+//! log in tables of our own.
+//!
+//! | module | |
+//! |---|---|
+//! | [`SqlStore`] | the store; SQLite today |
+//! | [`SqliteConfig`] | SPIRE's `connection_string` forms |
+//! | `conn` | the small layer below which an engine differs; SQL is written with `?` |
+//! | `schema` | SPIRE's tables and ours, versions |
+//! | `writer`, `readers` | one thread writes, in batches; a few connections read |
+//! | `changes` | the change log |
+//! | `foreign` | what a SPIRE server on the same database wrote |
+//! | `rows`, `selectors` | bulk reads, set comparison |
+//! | `entries`, `agents`, `bundles`, `tokens`, `journals` | the tables |
+//!
+//! # Durability
+//! A write is acknowledged after its commit, and commits are synced to disk (`synchronous=FULL`, in WAL mode): it
+//! survives SIGKILL and, as far as the disk keeps its word, a power loss. Writes that wait together are committed
+//! together, so that the price of a sync is shared.
+//!
+//! # Several servers on one SQLite file
+//! is safe: each write takes SQLite's write lock (`BEGIN IMMEDIATE`, waiting up to five seconds), each revision is
+//! taken under it. A server looks for what others committed five times a second and before each of its own writes.
+//! A real SPIRE server on the same file is noticed by the same look: its rows in `registered_entries_events`
+//! and `attested_node_entries_events`, and changed rows of `bundles`, become revisions of the log. We write the event
+//! rows too, so SPIRE's events-based cache sees our writes.
+//!
+//! # Differences from SPIRE's store
+//! * Deleting a bundle in mode `DISSOCIATE` raises the revision number of the entries it unlinks and in mode `DELETE`
+//!   removes all rows of the entries, and both leave event rows: agents and caches notice.
+//! * Appending an authority that is there already, but tainted, does not add it a second time.
+//! * Pruning a bundle keeps JWT keys that have no expiry.
+//! * An index on `(spiffe_id, parent_id)` of our own serves the look for a similar entry.
+
+mod agents;
+mod bundles;
+mod changes;
+mod config;
+mod conn;
+mod entries;
+mod error;
+mod foreign;
+mod journals;
+mod readers;
+mod rows;
+mod schema;
+mod selectors;
+mod store;
+mod time;
+mod tokens;
+mod writer;
+
+pub use config::SqliteConfig;
+pub use error::OpenError;
+pub use store::SqlStore;

@@ -42,6 +42,8 @@ pub struct EntryFilter {
     pub selectors: Option<(Vec<Selector>, Match)>,
     pub federates_with: Option<(Vec<TrustDomain>, Match)>,
     pub hint: Option<String>,
+    /// `Some(true)`: only those. `Some(false)` is as `None`: SPIRE's commands always send the flag, and its store
+    /// ignores one that is not set.
     pub downstream: Option<bool>,
 }
 

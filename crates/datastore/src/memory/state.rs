@@ -131,7 +131,7 @@ impl State {
             filter.spiffe_id.as_ref().is_none_or(|id| *id == entry.spiffe_id)
                 && filter.parent_id.as_ref().is_none_or(|id| *id == entry.parent_id)
                 && filter.hint.as_ref().is_none_or(|hint| *hint == entry.hint)
-                && filter.downstream.is_none_or(|downstream| downstream == entry.downstream)
+                && (filter.downstream != Some(true) || entry.downstream)
                 && set_matches(filter.selectors.as_ref(), &entry.selectors)
                 && set_matches(filter.federates_with.as_ref(), &entry.federates_with)
         })

@@ -1,0 +1,185 @@
+//! The change log: rows of `steeple_changes`, numbered by `steeple_meta.head`.
+
+use prost::Message;
+use steeple_datastore::model::Agent;
+use steeple_datastore::{Change, ChangedBundle, Error, Logged, Result, Revision};
+use steeple_proto::spire::common;
+use steeple_spiffe::{SpiffeId, TrustDomain};
+
+use crate::conn::{Conn, NOW, Row, args, last_id_of};
+use crate::error::corrupt;
+use crate::{agents, entries};
+
+/// A write transaction: what it changes is gathered and numbered at its end.
+pub(crate) struct Tx<'a> {
+    pub conn: &'a Conn,
+    changes: Vec<Change>,
+}
+
+impl<'a> Tx<'a> {
+    pub fn new(conn: &'a Conn) -> Self {
+        Self { conn, changes: Vec::new() }
+    }
+
+    /// Where the gathered changes stand; see [`Tx::forget`].
+    pub fn mark(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Forgets the changes after a mark: what made them was rolled back.
+    pub fn forget(&mut self, mark: usize) {
+        self.changes.truncate(mark);
+    }
+
+    pub fn changed(&mut self, change: Change) {
+        self.changes.push(change);
+    }
+
+    /// Leaves SPIRE's event row too.
+    pub fn entry_changed(&mut self, entry_id: &str, change: Change) -> Result<()> {
+        let sql = format!(
+            "INSERT INTO registered_entries_events (created_at, updated_at, entry_id) VALUES ({NOW}, {NOW}, ?)"
+        );
+        self.conn.exec(&sql, &args![entry_id])?;
+        self.changed(change);
+        Ok(())
+    }
+
+    /// As [`Tx::entry_changed`].
+    pub fn agent_changed(&mut self, id: &SpiffeId, change: Change) -> Result<()> {
+        let sql = format!(
+            "INSERT INTO attested_node_entries_events (created_at, updated_at, spiffe_id) VALUES ({NOW}, {NOW}, ?)"
+        );
+        self.conn.exec(&sql, &args![id.as_str()])?;
+        self.changed(change);
+        Ok(())
+    }
+
+    /// Takes the revisions, last of all, and writes the log. `None` if there is nothing to write.
+    pub fn number(&mut self) -> Result<Option<Revision>> {
+        if self.changes.is_empty() {
+            return Ok(None);
+        }
+        let count = self.changes.len() as u64;
+        let sql = format!(
+            "UPDATE steeple_meta SET head = head + ?, entries_event = {}, agents_event = {}",
+            last_id_of("registered_entries_events"),
+            last_id_of("attested_node_entries_events"),
+        );
+        self.conn.exec(&sql, &args![count])?;
+        let head = head(self.conn)?;
+        for (revision, change) in (head.0 - count + 1..).zip(&self.changes) {
+            let (kind, name, data) = encode(change);
+            self.conn.exec(
+                "INSERT INTO steeple_changes (revision, kind, name, data) VALUES (?, ?, ?, ?)",
+                &args![revision, kind, name, data.as_deref()],
+            )?;
+        }
+        self.changes.clear();
+        Ok(Some(head))
+    }
+}
+
+pub(crate) fn head(conn: &Conn) -> Result<Revision> {
+    let head = conn.first("SELECT head FROM steeple_meta", &[], |row| row.int(0))?;
+    head.map(|head| Revision(head as u64)).ok_or_else(|| Error::Internal("steeple_meta is empty".into()))
+}
+
+pub(crate) fn log_id(conn: &Conn) -> Result<String> {
+    Ok(conn
+        .first("SELECT log_id FROM steeple_meta", &[], |row| Ok(row.text(0)?.to_owned()))?
+        .unwrap_or_default())
+}
+
+pub(crate) fn since(conn: &Conn, after: Revision, limit: usize) -> Result<Vec<Logged>> {
+    let (head, trimmed) = conn
+        .first("SELECT head, trimmed FROM steeple_meta", &[], |row| {
+            Ok((row.int(0)? as u64, row.int(1)? as u64))
+        })?
+        .unwrap_or_default();
+    if after.0 < trimmed || after.0 > head {
+        return Err(Error::LogTruncated(after.0.saturating_add(1)));
+    }
+    conn.rows(
+        "SELECT revision, kind, name, data FROM steeple_changes WHERE revision > ? ORDER BY revision LIMIT ?",
+        &args![after.0, limit as u64],
+        |row| Ok(Logged { revision: Revision(row.int(0)? as u64), change: decode(row)? }),
+    )
+}
+
+/// Keeps the newest rows; also drops SPIRE's event rows that are 12 hours older than the newest, as SPIRE does.
+pub(crate) fn trim(conn: &Conn, keep: u64) -> Result<u64> {
+    let oldest = head(conn)?.0.saturating_sub(keep);
+    let gone = conn.exec("DELETE FROM steeple_changes WHERE revision <= ?", &args![oldest])?;
+    conn.exec("UPDATE steeple_meta SET trimmed = ? WHERE trimmed < ?", &args![oldest, oldest])?;
+    for table in ["registered_entries_events", "attested_node_entries_events"] {
+        conn.exec(
+            &format!(
+                "DELETE FROM {table} WHERE created_at < \
+                 (SELECT strftime('%Y-%m-%d %H:%M:%f', MAX(created_at), '-12 hours') FROM {table})"
+            ),
+            &[],
+        )?;
+    }
+    Ok(gone)
+}
+
+/// Makes every follower take a snapshot: what was written cannot be told change by change.
+pub(crate) fn restart(conn: &Conn) -> Result<()> {
+    conn.exec("DELETE FROM steeple_changes", &[])?;
+    conn.exec("UPDATE steeple_meta SET head = head + 1, trimmed = head + 1", &[])?;
+    Ok(())
+}
+
+const OTHER: i64 = 0;
+const ENTRY_SET: i64 = 1;
+const ENTRY_GONE: i64 = 2;
+const AGENT_SET: i64 = 3;
+const AGENT_GONE: i64 = 4;
+const BUNDLE_SET: i64 = 5;
+const BUNDLE_GONE: i64 = 6;
+
+/// Values are SPIRE's messages: a later version can read them.
+fn encode(change: &Change) -> (i64, &str, Option<Vec<u8>>) {
+    match change {
+        Change::Other => (OTHER, "", None),
+        Change::EntrySet(entry) => (ENTRY_SET, &entry.id, Some(entries::to_message(entry).encode_to_vec())),
+        Change::EntryGone { id } => (ENTRY_GONE, id, None),
+        Change::AgentSet(agent) => {
+            (AGENT_SET, agent.id.as_str(), Some(agents::to_message(agent).encode_to_vec()))
+        }
+        Change::AgentGone { id } => (AGENT_GONE, id.as_str(), None),
+        Change::BundleSet(changed) => {
+            let message = common::Bundle { sequence_number: changed.sequence_number, ..Default::default() };
+            (BUNDLE_SET, changed.trust_domain.as_id_str(), Some(message.encode_to_vec()))
+        }
+        Change::BundleGone { trust_domain } => (BUNDLE_GONE, trust_domain.as_id_str(), None),
+    }
+}
+
+fn decode(row: &Row<'_>) -> Result<Change> {
+    let name = row.text(2)?;
+    let data = row.blob(3)?;
+    let wrong = |reason: &dyn std::fmt::Display| corrupt("change of", name, reason);
+    let trust_domain = || TrustDomain::new(name).map_err(|reason| wrong(&reason));
+    Ok(match row.int(1)? {
+        OTHER => Change::Other,
+        ENTRY_SET => {
+            let message = common::RegistrationEntry::decode(data).map_err(|reason| wrong(&reason))?;
+            Change::EntrySet(Box::new(entries::from_message(message).map_err(|reason| wrong(&reason))?))
+        }
+        ENTRY_GONE => Change::EntryGone { id: name.to_owned() },
+        AGENT_SET => {
+            let message = common::AttestedNode::decode(data).map_err(|reason| wrong(&reason))?;
+            let agent: Agent = agents::from_message(message).map_err(|reason| wrong(&reason))?;
+            Change::AgentSet(Box::new(agent))
+        }
+        AGENT_GONE => Change::AgentGone { id: SpiffeId::parse(name).map_err(|reason| wrong(&reason))? },
+        BUNDLE_SET => Change::BundleSet(ChangedBundle {
+            trust_domain: trust_domain()?,
+            sequence_number: common::Bundle::decode(data).map_err(|reason| wrong(&reason))?.sequence_number,
+        }),
+        BUNDLE_GONE => Change::BundleGone { trust_domain: trust_domain()? },
+        other => return Err(wrong(&format!("unknown kind {other}"))),
+    })
+}

@@ -1,0 +1,220 @@
+//! Creating, changing and deleting entries.
+
+use prost::Message;
+use steeple_datastore::model::{AdditionalAttributes, Entry, Selector};
+use steeple_datastore::{Change, Created, EntryMask, Error, Match, Result, merge, validate};
+use steeple_spiffe::TrustDomain;
+
+use super::{COLUMNS, Stored, add_children, additional_to_message, fetch_stored, read};
+use crate::changes::Tx;
+use crate::conn::{Conn, args};
+use crate::error::corrupt;
+use crate::time;
+
+pub(crate) fn create(tx: &mut Tx<'_>, mut entry: Entry, now: i64) -> Result<Created> {
+    validate::new_entry(&entry)?;
+    if let Some(similar) = similar(tx.conn, &entry)? {
+        return Ok(Created::Existing(similar));
+    }
+    if entry.id.is_empty() {
+        entry.id = uuid::Uuid::new_v4().to_string();
+    }
+    merge::normalize_federates_with(&mut entry);
+    drop_empty_attributes(&mut entry);
+    entry.revision_number = 0;
+    entry.created_at = now;
+    let stamp = time::to_text(now);
+    let additional = additional_blob(&entry);
+    let row = tx.conn.insert(
+        "INSERT INTO registered_entries (created_at, updated_at, entry_id, spiffe_id, parent_id, ttl, admin, \
+         downstream, expiry, revision_number, store_svid, hint, jwt_svid_ttl, additional_attributes) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        &args![
+            &stamp,
+            &stamp,
+            &entry.id,
+            entry.spiffe_id.as_str(),
+            entry.parent_id.as_str(),
+            entry.x509_svid_ttl,
+            entry.admin,
+            entry.downstream,
+            entry.expires_at,
+            entry.revision_number,
+            entry.store_svid,
+            &entry.hint,
+            entry.jwt_svid_ttl,
+            additional.as_deref(),
+        ],
+    )?;
+    link(tx.conn, row, &entry.federates_with)?;
+    insert_selectors(tx.conn, row, &entry.selectors, &stamp)?;
+    insert_dns_names(tx.conn, row, &entry.dns_names, &stamp)?;
+    tx.entry_changed(&entry.id, Change::EntrySet(Box::new(entry.clone())))?;
+    Ok(Created::New(merge::as_answered(entry)))
+}
+
+/// The first entry with the same SPIFFE ID, parent and set of selectors.
+fn similar(conn: &Conn, entry: &Entry) -> Result<Option<Entry>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM registered_entries E WHERE E.spiffe_id = ? AND E.parent_id = ? ORDER BY E.id"
+    );
+    let mut stored: Vec<Stored> =
+        conn.rows(&sql, &args![entry.spiffe_id.as_str(), entry.parent_id.as_str()], |row| {
+            read(row).map_err(|reason| corrupt("entry", entry.spiffe_id.as_str(), reason))
+        })?;
+    add_children(conn, &mut stored)?;
+    Ok(stored
+        .into_iter()
+        .map(|stored| stored.entry)
+        .find(|stored| Match::Exact.holds(&stored.selectors, &entry.selectors)))
+}
+
+pub(crate) fn update(tx: &mut Tx<'_>, new: Entry, mask: EntryMask, now: i64) -> Result<Option<Entry>> {
+    validate::entry_update(&new, mask)?;
+    let Some(Stored { row, entry: stored }) = fetch_stored(tx.conn, &new.id)? else {
+        return Ok(None);
+    };
+    let mut entry = stored.clone();
+    merge::update_entry(&mut entry, new, mask);
+    validate::updated_entry(&entry)?;
+    drop_empty_attributes(&mut entry);
+    let stamp = time::to_text(now);
+    let additional = additional_blob(&entry);
+    tx.conn.exec(
+        "UPDATE registered_entries SET updated_at = ?, spiffe_id = ?, parent_id = ?, ttl = ?, admin = ?, \
+         downstream = ?, expiry = ?, revision_number = ?, store_svid = ?, hint = ?, jwt_svid_ttl = ?, \
+         additional_attributes = ? WHERE id = ?",
+        &args![
+            &stamp,
+            entry.spiffe_id.as_str(),
+            entry.parent_id.as_str(),
+            entry.x509_svid_ttl,
+            entry.admin,
+            entry.downstream,
+            entry.expires_at,
+            entry.revision_number,
+            entry.store_svid,
+            &entry.hint,
+            entry.jwt_svid_ttl,
+            additional.as_deref(),
+            row,
+        ],
+    )?;
+    if entry.federates_with != stored.federates_with {
+        unlink(tx.conn, row)?;
+        link(tx.conn, row, &entry.federates_with)?;
+    }
+    if entry.selectors != stored.selectors {
+        tx.conn.exec("DELETE FROM selectors WHERE registered_entry_id = ?", &args![row])?;
+        insert_selectors(tx.conn, row, &entry.selectors, &stamp)?;
+    }
+    if entry.dns_names != stored.dns_names {
+        tx.conn.exec("DELETE FROM dns_names WHERE registered_entry_id = ?", &args![row])?;
+        insert_dns_names(tx.conn, row, &entry.dns_names, &stamp)?;
+    }
+    tx.entry_changed(&entry.id, Change::EntrySet(Box::new(entry.clone())))?;
+    Ok(Some(merge::as_answered(entry)))
+}
+
+pub(crate) fn delete(tx: &mut Tx<'_>, id: &str) -> Result<Option<Entry>> {
+    let Some(Stored { row, entry }) = fetch_stored(tx.conn, id)? else {
+        return Ok(None);
+    };
+    delete_row(tx, row, id)?;
+    Ok(Some(entry))
+}
+
+/// Deletes an entry with all that hangs on it.
+pub(crate) fn delete_row(tx: &mut Tx<'_>, row: i64, id: &str) -> Result<()> {
+    unlink(tx.conn, row)?;
+    tx.conn.exec("DELETE FROM registered_entries WHERE id = ?", &args![row])?;
+    tx.conn.exec("DELETE FROM selectors WHERE registered_entry_id = ?", &args![row])?;
+    tx.conn.exec("DELETE FROM dns_names WHERE registered_entry_id = ?", &args![row])?;
+    tx.entry_changed(id, Change::EntryGone { id: id.to_owned() })
+}
+
+/// Takes a trust domain, whose bundle is about to go, out of an entry.
+pub(crate) fn dissociate(
+    tx: &mut Tx<'_>,
+    id: &str,
+    trust_domain: &TrustDomain,
+    bundle_row: i64,
+) -> Result<()> {
+    let Some(Stored { row, mut entry }) = fetch_stored(tx.conn, id)? else {
+        return Ok(());
+    };
+    entry.federates_with.retain(|other| other != trust_domain);
+    entry.revision_number += 1;
+    tx.conn.exec(
+        "DELETE FROM federated_registration_entries WHERE registered_entry_id = ? AND bundle_id = ?",
+        &args![row, bundle_row],
+    )?;
+    tx.conn.exec(
+        "UPDATE registered_entries SET revision_number = ? WHERE id = ?",
+        &args![entry.revision_number, row],
+    )?;
+    tx.entry_changed(id, Change::EntrySet(Box::new(entry)))
+}
+
+/// Deletes some of the entries that expired before `before`; returns how many.
+pub(crate) fn prune_batch(tx: &mut Tx<'_>, before: i64, limit: u64) -> Result<u64> {
+    let expired = tx.conn.rows(
+        "SELECT id, entry_id, spiffe_id, parent_id FROM registered_entries WHERE expiry <> 0 AND expiry < ? \
+         ORDER BY id LIMIT ?",
+        &args![before, limit],
+        |row| Ok((row.int(0)?, row.text(1)?.to_owned(), row.text(2)?.to_owned(), row.text(3)?.to_owned())),
+    )?;
+    for (row, id, spiffe_id, parent_id) in &expired {
+        delete_row(tx, *row, id)?;
+        tracing::info!(spiffe_id, parent_id, entry_id = id, "Pruned an expired registration");
+    }
+    Ok(expired.len() as u64)
+}
+
+fn link(conn: &Conn, row: i64, trust_domains: &[TrustDomain]) -> Result<()> {
+    for trust_domain in trust_domains {
+        let linked = conn.exec(
+            "INSERT INTO federated_registration_entries (bundle_id, registered_entry_id) \
+             SELECT id, ? FROM bundles WHERE trust_domain = ?",
+            &args![row, trust_domain.as_id_str()],
+        )?;
+        if linked == 0 {
+            return Err(Error::UnknownFederatedBundle(trust_domain.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn unlink(conn: &Conn, row: i64) -> Result<()> {
+    conn.exec("DELETE FROM federated_registration_entries WHERE registered_entry_id = ?", &args![row])?;
+    Ok(())
+}
+
+fn insert_selectors(conn: &Conn, row: i64, selectors: &[Selector], stamp: &str) -> Result<()> {
+    for selector in selectors {
+        conn.exec(
+            "INSERT INTO selectors (created_at, updated_at, registered_entry_id, type, value) VALUES (?, ?, ?, ?, ?)",
+            &args![stamp, stamp, row, &selector.kind, &selector.value],
+        )?;
+    }
+    Ok(())
+}
+
+fn insert_dns_names(conn: &Conn, row: i64, names: &[String], stamp: &str) -> Result<()> {
+    for name in names {
+        conn.exec(
+            "INSERT INTO dns_names (created_at, updated_at, registered_entry_id, value) VALUES (?, ?, ?, ?)",
+            &args![stamp, stamp, row, name],
+        )?;
+    }
+    Ok(())
+}
+
+/// SPIRE reads attributes that are all unset as none.
+fn drop_empty_attributes(entry: &mut Entry) {
+    entry.additional = entry.additional.filter(|attributes| *attributes != AdditionalAttributes::default());
+}
+
+fn additional_blob(entry: &Entry) -> Option<Vec<u8>> {
+    entry.additional.map(|attributes| additional_to_message(attributes).encode_to_vec())
+}

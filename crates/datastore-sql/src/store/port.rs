@@ -1,0 +1,214 @@
+//! The port's functions: each a read or a write transaction over the tables.
+
+use async_trait::async_trait;
+use steeple_datastore::model::{Agent, CaJournal, Entry, JoinToken};
+use steeple_datastore::{
+    AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryMask,
+    Error, Logged, Page, PageRequest, PrunedBundle, Result, Revision, Snapshot,
+};
+use steeple_spiffe::bundle::Bundle;
+use steeple_spiffe::{SpiffeId, TrustDomain};
+use tokio::sync::watch;
+
+use super::SqlStore;
+use crate::changes::Tx;
+use crate::{agents, bundles, changes, entries, journals, tokens};
+
+/// Entries in one pruning transaction.
+const PRUNE_BATCH: u64 = 1000;
+
+#[async_trait]
+impl Datastore for SqlStore {
+    async fn head(&self) -> Result<Revision> {
+        self.read(changes::head).await
+    }
+
+    async fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Logged>> {
+        self.read(move |conn| changes::since(conn, after, limit)).await
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot> {
+        self.read(|conn| {
+            let all = PageRequest::default();
+            Ok(Snapshot {
+                revision: changes::head(conn)?,
+                log_id: changes::log_id(conn)?,
+                entries: entries::list(conn, &EntryFilter::default(), &all)?.items,
+                agents: agents::list(conn, &AgentFilter::default(), &all)?.items,
+                bundles: bundles::list(conn, &all)?.items,
+            })
+        })
+        .await
+    }
+
+    fn watch_head(&self) -> watch::Receiver<Revision> {
+        self.head.clone()
+    }
+
+    async fn trim_log(&self, keep: u64) -> Result<u64> {
+        self.write(move |tx| changes::trim(tx.conn, keep)).await
+    }
+
+    async fn create_entries(&self, entries: Vec<Entry>, now: i64) -> Result<Vec<Result<Created>>> {
+        self.write(move |tx| {
+            entries.into_iter().map(|entry| apart(tx, |tx| entries::create(tx, entry, now))).collect()
+        })
+        .await
+    }
+
+    async fn fetch_entry(&self, id: &str) -> Result<Option<Entry>> {
+        let id = id.to_owned();
+        self.read(move |conn| entries::fetch(conn, &id)).await
+    }
+
+    async fn list_entries(&self, filter: &EntryFilter, page: &PageRequest) -> Result<Page<Entry>> {
+        let (filter, page) = (filter.clone(), page.clone());
+        self.read(move |conn| entries::list(conn, &filter, &page)).await
+    }
+
+    async fn count_entries(&self, filter: &EntryFilter) -> Result<u64> {
+        let filter = filter.clone();
+        self.read(move |conn| entries::count(conn, &filter)).await
+    }
+
+    async fn update_entry(&self, entry: Entry, mask: EntryMask, now: i64) -> Result<Option<Entry>> {
+        self.write(move |tx| entries::update(tx, entry, mask, now)).await
+    }
+
+    async fn delete_entry(&self, id: &str) -> Result<Option<Entry>> {
+        let id = id.to_owned();
+        self.write(move |tx| entries::delete(tx, &id)).await
+    }
+
+    async fn prune_entries(&self, before: i64) -> Result<u64> {
+        let mut gone = 0;
+        loop {
+            let batch = self.write(move |tx| entries::prune_batch(tx, before, PRUNE_BATCH)).await?;
+            gone += batch;
+            if batch < PRUNE_BATCH {
+                return Ok(gone);
+            }
+        }
+    }
+
+    async fn put_agent(&self, agent: Agent, now: i64) -> Result<()> {
+        self.write(move |tx| agents::put(tx, agent, now)).await
+    }
+
+    async fn fetch_agent(&self, id: &SpiffeId) -> Result<Option<Agent>> {
+        let id = id.clone();
+        self.read(move |conn| agents::fetch(conn, &id)).await
+    }
+
+    async fn list_agents(&self, filter: &AgentFilter, page: &PageRequest) -> Result<Page<Agent>> {
+        let (filter, page) = (filter.clone(), page.clone());
+        self.read(move |conn| agents::list(conn, &filter, &page)).await
+    }
+
+    async fn count_agents(&self, filter: &AgentFilter) -> Result<u64> {
+        let filter = filter.clone();
+        self.read(move |conn| agents::count(conn, &filter)).await
+    }
+
+    async fn update_agent(&self, id: &SpiffeId, update: AgentUpdate, now: i64) -> Result<Option<Agent>> {
+        let id = id.clone();
+        self.write(move |tx| agents::update(tx, &id, update, now)).await
+    }
+
+    async fn delete_agent(&self, id: &SpiffeId) -> Result<Option<Agent>> {
+        let id = id.clone();
+        self.write(move |tx| agents::delete(tx, &id)).await
+    }
+
+    async fn prune_agents(&self, before: i64, include_non_reattestable: bool, limit: u32) -> Result<u64> {
+        self.write(move |tx| agents::prune(tx, before, include_non_reattestable, limit)).await
+    }
+
+    async fn create_join_token(&self, token: JoinToken, now: i64) -> Result<()> {
+        self.write(move |tx| tokens::create(tx, &token, now)).await
+    }
+
+    async fn take_join_token(&self, token: &str) -> Result<Option<JoinToken>> {
+        let token = token.to_owned();
+        self.write(move |tx| tokens::take(tx, &token)).await
+    }
+
+    async fn prune_join_tokens(&self, before: i64) -> Result<u64> {
+        self.write(move |tx| tokens::prune(tx, before)).await
+    }
+
+    async fn fetch_bundle(&self, trust_domain: &TrustDomain) -> Result<Option<Bundle>> {
+        let trust_domain = trust_domain.clone();
+        self.read(move |conn| bundles::fetch(conn, &trust_domain)).await
+    }
+
+    async fn list_bundles(&self, page: &PageRequest) -> Result<Page<Bundle>> {
+        let page = page.clone();
+        self.read(move |conn| bundles::list(conn, &page)).await
+    }
+
+    async fn count_bundles(&self) -> Result<u64> {
+        self.read(bundles::count).await
+    }
+
+    async fn create_bundle(&self, bundle: Bundle, now: i64) -> Result<Bundle> {
+        self.write(move |tx| bundles::create(tx, bundle, now)).await
+    }
+
+    async fn update_bundle(&self, bundle: Bundle, mask: BundleMask, now: i64) -> Result<Option<Bundle>> {
+        self.write(move |tx| bundles::update(tx, bundle, mask, now)).await
+    }
+
+    async fn set_bundle(&self, bundle: Bundle, now: i64) -> Result<Bundle> {
+        self.write(move |tx| bundles::set(tx, bundle, now)).await
+    }
+
+    async fn append_bundle(&self, bundle: Bundle, now: i64) -> Result<Bundle> {
+        self.write(move |tx| bundles::append(tx, bundle, now)).await
+    }
+
+    async fn delete_bundle(
+        &self,
+        trust_domain: &TrustDomain,
+        mode: BundleDeleteMode,
+    ) -> Result<Option<Bundle>> {
+        let trust_domain = trust_domain.clone();
+        self.write(move |tx| bundles::delete(tx, &trust_domain, mode)).await
+    }
+
+    async fn prune_bundle(&self, trust_domain: &TrustDomain, before: i64, now: i64) -> Result<PrunedBundle> {
+        let trust_domain = trust_domain.clone();
+        self.write(move |tx| bundles::prune(tx, &trust_domain, before, now)).await
+    }
+
+    async fn list_ca_journals(&self) -> Result<Vec<CaJournal>> {
+        self.read(journals::list).await
+    }
+
+    async fn put_ca_journal(&self, journal: CaJournal, now: i64) -> Result<CaJournal> {
+        self.write(move |tx| journals::put(tx, journal, now)).await
+    }
+
+    async fn delete_ca_journal(&self, id: u64) -> Result<()> {
+        self.write(move |tx| journals::delete(tx, id)).await
+    }
+}
+
+/// Runs one item of a request in a savepoint: its failure is its own, unless it ended the transaction.
+fn apart<T>(tx: &mut Tx<'_>, op: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<Result<T>> {
+    let mark = tx.mark();
+    tx.conn.exec("SAVEPOINT item", &[])?;
+    let result = op(tx);
+    match result {
+        // Not this item's fault: the database cannot write now.
+        Err(Error::Unavailable(reason)) => return Err(Error::Unavailable(reason)),
+        Err(error) if tx.conn.is_idle() => return Err(error),
+        _ => {}
+    }
+    if result.is_err() {
+        tx.conn.exec("ROLLBACK TO item", &[])?;
+        tx.forget(mark);
+    }
+    tx.conn.exec("RELEASE item", &[])?;
+    Ok(result)
+}
