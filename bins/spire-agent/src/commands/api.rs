@@ -1,0 +1,19 @@
+//! `api …`: the Workload API as a workload sees it.
+
+mod fetch_jwt;
+mod fetch_x509;
+mod svids;
+mod validate_jwt;
+mod watch;
+
+use steeple_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use tonic::transport::Channel;
+
+pub use fetch_jwt::FetchJwt;
+pub use fetch_x509::FetchX509;
+pub use validate_jwt::ValidateJwt;
+pub use watch::Watch;
+
+fn client(channel: &Channel) -> SpiffeWorkloadApiClient<Channel> {
+    SpiffeWorkloadApiClient::new(channel.clone()).max_decoding_message_size(steeple_cli::session::MAX_ANSWER)
+}

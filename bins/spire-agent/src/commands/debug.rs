@@ -1,0 +1,82 @@
+//! `debug getinfo`: the agent at a glance.
+
+use std::fmt::Write as _;
+
+use steeple_cli::{Api, ClientCommand, Failure, Session, go};
+use steeple_config::FlagSet;
+use steeple_proto::spire::agent::debug::v1::debug_client::DebugClient;
+use steeple_proto::spire::agent::debug::v1::{GetInfoRequest, GetInfoResponse};
+
+pub struct GetInfo;
+
+impl ClientCommand for GetInfo {
+    const NAME: &'static str = "debug getinfo";
+    const API: Api = Api::AgentAdmin;
+
+    fn flags(_: &mut FlagSet) -> Self {
+        Self
+    }
+
+    async fn run(&self, session: &mut Session) -> Result<(), Failure> {
+        let info = DebugClient::new(session.channel.clone()).get_info(GetInfoRequest {}).await?.into_inner();
+        session.answer("spire.agent.debug.v1.GetInfoResponse", &info, |info| Ok(pretty(info)))
+    }
+}
+
+fn pretty(info: &GetInfoResponse) -> String {
+    let mut text = "Agent Debug Info:\n".to_owned();
+    let mut line = |label: &str, value: String| {
+        let _ = writeln!(text, "  {label:33}{value}");
+    };
+    let synced =
+        if info.last_sync_success == 0 { "(never)".into() } else { go::rfc3339_utc(info.last_sync_success) };
+    line("Uptime:", go::seconds(i64::from(info.uptime)));
+    line("Last Sync Success:", synced);
+    line("Cached X.509 SVIDs:", info.cached_x509_svids_count.to_string());
+    line("Cached JWT SVIDs:", info.cached_jwt_svids_count.to_string());
+    line("Cached SVID Store X.509 SVIDs:", info.cached_svidstore_x509_svids_count.to_string());
+    if !info.svid_chain.is_empty() {
+        text.push_str("  SVID Chain:\n");
+    }
+    for (i, certificate) in info.svid_chain.iter().enumerate() {
+        let id = certificate.id.as_ref().map(|id| format!("spiffe://{}{}", id.trust_domain, id.path));
+        let (id, subject) = (id.as_deref().unwrap_or("(none)"), &certificate.subject);
+        let expires = go::rfc3339_utc(certificate.expires_at);
+        let _ = write!(
+            text,
+            "    [{i}] SPIFFE ID:  {id}\n        Subject:    {subject}\n        Expires At: {expires}\n"
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steeple_proto::spire::agent::debug::v1::get_info_response::Cert;
+
+    #[test]
+    fn text() {
+        let info = GetInfoResponse {
+            svid_chain: vec![Cert { id: None, expires_at: 60, subject: "O=SPIRE,C=US".into() }],
+            uptime: 61,
+            cached_x509_svids_count: 1,
+            cached_jwt_svids_count: 2,
+            cached_svidstore_x509_svids_count: 3,
+            ..Default::default()
+        };
+        assert_eq!(
+            pretty(&info),
+            "Agent Debug Info:\n\
+             \x20 Uptime:                          1m1s\n\
+             \x20 Last Sync Success:               (never)\n\
+             \x20 Cached X.509 SVIDs:              1\n\
+             \x20 Cached JWT SVIDs:                2\n\
+             \x20 Cached SVID Store X.509 SVIDs:   3\n\
+             \x20 SVID Chain:\n\
+             \x20   [0] SPIFFE ID:  (none)\n\
+             \x20       Subject:    O=SPIRE,C=US\n\
+             \x20       Expires At: 1970-01-01T00:01:00Z\n"
+        );
+    }
+}
