@@ -15,7 +15,7 @@ pub enum Endpoint {
     Tcp(SocketAddr),
 }
 
-/// Why an address is none; go-spiffe's texts.
+/// Why an address is none, in words close to go-spiffe's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     #[error("workload endpoint socket is not a valid URI")]
