@@ -3,6 +3,8 @@
 //! `STEEPLE_BIN_DIR` names the folder with `spire-server` and `spire-agent` under test. It may hold SPIRE's own: a test
 //! that SPIRE fails is wrong, or a line in docs/differences.md. [`Subject`] tells the two apart where they differ by design.
 
+#![allow(clippy::disallowed_methods, reason = "a black box looks at the real clock")]
+
 mod daemon;
 mod deployment;
 mod workload;
