@@ -1,1 +1,34 @@
-//! The agent's sockets: Workload API, admin services, the client side of the server's API.
+//! The agent's sockets and its way to the server.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`workload`] | the SPIFFE Workload API |
+//! | [`admin`] | Debug and Logger on the admin socket |
+//! | [`health`] | gRPC health and the HTTP check `agent` |
+//! | [`attest`] | a caller's selectors |
+//! | [`identity`] | the agent's own SVID: attest, store, renew |
+//! | [`link`] | mTLS channel to the server, renewed with the SVID |
+//! | [`sync`] | entries and bundles, pushed or polled |
+//! | [`signing`] | X.509-SVIDs and JWT-SVIDs from the server |
+//! | [`state`] | what they all share |
+
+pub mod admin;
+pub mod attest;
+mod convert;
+pub mod failure;
+pub mod health;
+pub mod identity;
+pub mod link;
+pub mod signing;
+pub mod state;
+pub mod storage;
+pub mod sync;
+pub mod workload;
+
+pub use attest::WorkloadAttestation;
+pub use convert::ConvertError;
+pub use failure::ServerError;
+pub use identity::{AgentIdentity, IdentityConfig, IdentityError, TrustSource};
+pub use link::ServerLink;
+pub use state::AgentState;
+pub use workload::{WorkloadApi, WorkloadConfig};

@@ -256,13 +256,15 @@ impl Cache {
         self.fill(now);
     }
 
-    /// When [`Cache::take_jobs`] next has something, if nothing else happens. May be in the past.
-    pub fn next_wake(&self) -> Option<Millis> {
-        self.queue.next_wake()
+    /// When [`Cache::take_jobs`] next has something at least as urgent as `least`, if nothing else happens. May be in
+    /// the past.
+    pub fn next_wake(&self, least: Priority) -> Option<Millis> {
+        self.queue.next_wake(least)
     }
 
-    /// SVIDs to have signed now, most urgent first. Answer each with [`Cache::issued`] or [`Cache::failed`].
-    pub fn take_jobs(&mut self, max: usize, now: Millis) -> Vec<SignJob> {
+    /// SVIDs to have signed now, all equally urgent, at least as urgent as `least`. Answer each with [`Cache::issued`]
+    /// or [`Cache::failed`].
+    pub fn take_jobs(&mut self, max: usize, least: Priority, now: Millis) -> Vec<SignJob> {
         for id in self.queue.due(now) {
             if let Some(record) = self.records.get_mut(&id)
                 && record.svid.is_some()
@@ -273,7 +275,9 @@ impl Cache {
             self.schedule(&id, now);
         }
         let mut jobs = Vec::new();
-        while jobs.len() < max {
+        // A workload that waits must not wait for the rest of a batch that nobody waits for.
+        let Some(urgency) = self.queue.next_priority().filter(|next| *next <= least) else { return jobs };
+        while jobs.len() < max && self.queue.next_priority() == Some(urgency) {
             let Some((priority, id)) = self.queue.pop() else { break };
             let Some(record) = self.records.get_mut(&id) else { continue };
             record.in_flight = true;

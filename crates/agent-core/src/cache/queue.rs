@@ -79,8 +79,16 @@ impl Queue {
         due
     }
 
-    pub fn next_wake(&self) -> Option<Millis> {
-        if self.ready.is_empty() { self.timers.first().map(|(when, _)| *when) } else { Some(Millis::MIN) }
+    pub fn next_priority(&self) -> Option<Priority> {
+        self.ready.first().map(|(priority, _, _)| *priority)
+    }
+
+    pub fn next_wake(&self, least: Priority) -> Option<Millis> {
+        if self.next_priority().is_some_and(|next| next <= least) {
+            Some(Millis::MIN)
+        } else {
+            self.timers.first().map(|(when, _)| *when)
+        }
     }
 
     /// How many ready records will add to the number of SVIDs held.

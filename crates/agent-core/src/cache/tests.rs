@@ -37,8 +37,21 @@ fn svid(now: Millis) -> Svid {
     }
 }
 
+/// Everything that is ready, in order.
+fn take(cache: &mut Cache, now: Millis) -> Vec<SignJob> {
+    let mut jobs = Vec::new();
+    loop {
+        let more = cache.take_jobs(500, Priority::Prefetch, now);
+        if more.is_empty() {
+            return jobs;
+        }
+        assert!(more.iter().all(|job| job.priority == more[0].priority));
+        jobs.extend(more);
+    }
+}
+
 fn sign_all(cache: &mut Cache, now: Millis) -> Vec<String> {
-    let jobs = cache.take_jobs(500, now);
+    let jobs = take(cache, now);
     jobs.iter()
         .map(|job| {
             cache.issued(job, svid(now), now);
@@ -60,7 +73,7 @@ fn an_entry_reaches_an_open_subscription_and_leaves_it() {
     assert!(served(&mut workload).is_empty() && served(&mut stranger).is_empty());
     cache.apply(&set(vec![entry("1", "one", &["a"])]), 0);
     assert!(workload.updates.borrow_and_update().pending);
-    let jobs = cache.take_jobs(500, 0);
+    let jobs = take(&mut cache, 0);
     assert_eq!(jobs[0].priority, Priority::Waiting);
     cache.issued(&jobs[0], svid(0), 0);
     assert!(workload.updates.has_changed().unwrap());
@@ -82,10 +95,10 @@ fn the_waiting_go_before_the_expiring_and_prefetch_comes_last() {
     cache.apply(&set(vec![entry("ahead", "ahead", &["x"])]), later);
     cache.apply(&set(vec![entry("wanted", "wanted", &["w"])]), later);
     let _workload = cache.subscribe(&selectors(&["w"]), later);
-    let jobs = cache.take_jobs(500, later);
+    let jobs = take(&mut cache, later);
     let order: Vec<&str> = jobs.iter().map(|job| &*job.entry.id).collect();
     assert_eq!(order, ["wanted", "old", "ahead"]);
-    assert!(cache.take_jobs(500, later).is_empty(), "one request per entry at a time");
+    assert!(take(&mut cache, later).is_empty(), "one request per entry at a time");
 }
 
 #[test]
@@ -96,9 +109,9 @@ fn rotates_once_due_and_serves_the_old_one_until_then() {
     sign_all(&mut cache, 0);
     assert_eq!(served(&mut workload), ["1"]);
     let first = workload.updates.borrow().content.clone();
-    let due = cache.next_wake().unwrap();
+    let due = cache.next_wake(Priority::Prefetch).unwrap();
     assert!((1_620_000..=1_980_000).contains(&due), "half of an hour, ten percent either way: {due}");
-    assert!(cache.take_jobs(500, due - 1).is_empty());
+    assert!(take(&mut cache, due - 1).is_empty());
     assert_eq!(sign_all(&mut cache, due), ["1"]);
     let second = workload.updates.borrow_and_update().content.clone();
     assert!(!Arc::ptr_eq(&first, &second));
@@ -127,7 +140,7 @@ fn an_answer_for_an_entry_that_changed_meanwhile_is_void() {
     let mut cache = cache(10);
     cache.apply(&set(vec![entry("1", "one", &["a"])]), 0);
     let mut workload = cache.subscribe(&selectors(&["a"]), 0);
-    let jobs = cache.take_jobs(500, 0);
+    let jobs = take(&mut cache, 0);
     cache.apply(&set(vec![entry("1", "two", &["a"])]), 0);
     cache.issued(&jobs[0], svid(0), 0);
     assert!(served(&mut workload).is_empty());
@@ -140,7 +153,7 @@ fn a_refused_entry_does_not_hold_back_the_others_and_is_tried_again() {
     let mut cache = cache(10);
     cache.apply(&set(vec![entry("1", "one", &["a"]), entry("2", "two", &["a"])]), 0);
     let mut workload = cache.subscribe(&selectors(&["a"]), 0);
-    let jobs = cache.take_jobs(500, 0);
+    let jobs = take(&mut cache, 0);
     cache.issued(&jobs[0], svid(0), 0);
     assert!(workload.updates.borrow().pending);
     cache.failed(&jobs[1], "refused", 0);
@@ -148,7 +161,7 @@ fn a_refused_entry_does_not_hold_back_the_others_and_is_tried_again() {
     let update = workload.updates.borrow().clone();
     assert!(!update.pending);
     assert_eq!(update.error.as_deref(), Some("refused"));
-    let wake = cache.next_wake().unwrap();
+    let wake = cache.next_wake(Priority::Prefetch).unwrap();
     assert!((450..=550).contains(&wake), "{wake}");
     assert_eq!(sign_all(&mut cache, wake).len(), 1);
     assert_eq!(served(&mut workload).len(), 2);
@@ -188,7 +201,7 @@ fn entries_without_prefetch_or_for_stores_are_not_signed_ahead() {
     let lazy = Entry { disable_x509_svid_prefetch: true, ..entry("1", "1", &["a"]) };
     let store = Entry { store_svid: true, ..entry("2", "2", &["a"]) };
     cache.apply(&set(vec![lazy, store]), 0);
-    assert!(cache.take_jobs(500, 0).is_empty());
+    assert!(take(&mut cache, 0).is_empty());
     let mut workload = cache.subscribe(&selectors(&["a"]), 0);
     assert_eq!(sign_all(&mut cache, 0), ["1"]);
     assert_eq!(served(&mut workload), ["1"]);
@@ -299,7 +312,7 @@ proptest! {
                         cache.unsubscribe(left.group, now);
                     }
                 }
-                Step::Take(count) => jobs.extend(cache.take_jobs(usize::from(count), now)),
+                Step::Take(count) => jobs.extend(cache.take_jobs(usize::from(count), Priority::Prefetch, now)),
                 Step::Issue => if let Some(job) = jobs.pop() { cache.issued(&job, svid(now), now) },
                 Step::Fail => if let Some(job) = jobs.pop() { cache.failed(&job, "no", now) },
                 Step::Wait(span) => now += Millis::from(span),

@@ -53,6 +53,19 @@ impl LiveIdentity {
         Ok(())
     }
 
+    /// The same with a key that lives elsewhere (a key manager).
+    pub fn set_signer(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: Arc<dyn rustls::sign::SigningKey>,
+    ) -> Result<(), IdentityError> {
+        if chain.is_empty() {
+            return Err(IdentityError::NoCertificates);
+        }
+        self.0.store(Some(Arc::new(CertifiedKey::new(chain, key))));
+        Ok(())
+    }
+
     /// Presents nothing from now on.
     pub fn clear(&self) {
         self.0.store(None);

@@ -1,0 +1,266 @@
+//! X.509-SVIDs and JWT-SVIDs from the server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use steeple_agent_core::batch::BatchSize;
+use steeple_agent_core::cache::{Priority, Svid};
+use steeple_agent_core::jwt_cache::{Found, JwtKey, Token};
+use steeple_agent_core::{Entry, SignJob, millis};
+use steeple_proto::spire::api::server::svid::v1::{
+    BatchNewX509svidRequest, NewJwtsvidRequest, NewX509svidParams, batch_new_x509svid_response,
+};
+use steeple_spiffe::x509::{self, DistinguishedName};
+use steeple_spiffe::{Certificate, KeyType, PrivateKey, jwt};
+use tonic::Code;
+use zeroize::Zeroizing;
+
+use crate::failure::ServerError;
+use crate::identity::timed;
+use crate::link::{RPC_TIMEOUT, ServerLink};
+use crate::state::AgentState;
+
+/// Asks the server to sign.
+pub struct Signing {
+    state: Arc<AgentState>,
+    link: Arc<ServerLink>,
+    key_type: KeyType,
+    /// How long a cached JWT-SVID past its half-life waits for its successor (`jwt_svid_cache_hit_timeout`).
+    cache_hit_timeout: Duration,
+}
+
+/// Batches under way: one that nobody waits for, and up to three that somebody does.
+const MAX_CALLS: usize = 4;
+/// SPIRE's pause between tries for a JWT-SVID.
+const JWT_RETRY: Duration = Duration::from_secs(1);
+/// More keys than this are made off the runtime's threads.
+const INLINE_KEYS: usize = 8;
+
+impl Signing {
+    pub fn new(
+        state: Arc<AgentState>,
+        link: Arc<ServerLink>,
+        key_type: KeyType,
+        cache_hit_timeout: Option<Duration>,
+    ) -> Self {
+        Self { state, link, key_type, cache_hit_timeout: cache_hit_timeout.unwrap_or(RPC_TIMEOUT) }
+    }
+
+    /// Signs whatever the cache asks for, as soon as it asks.
+    pub async fn run(self: Arc<Self>) {
+        let mut batch = BatchSize::default();
+        let mut calls = FuturesUnordered::new();
+        let mut unhurried = 0;
+        loop {
+            let least = if unhurried == 0 { Priority::Prefetch } else { Priority::Waiting };
+            while calls.len() < MAX_CALLS {
+                let least = if unhurried == 0 { least } else { Priority::Waiting };
+                let jobs = self.state.cache().take_jobs(batch.size(), least, self.state.now());
+                let Some(first) = jobs.first() else { break };
+                let hurried = first.priority == Priority::Waiting;
+                unhurried += usize::from(!hurried);
+                let this = self.clone();
+                calls.push(async move { (hurried, this.sign(jobs).await) });
+            }
+            let least = if unhurried == 0 { Priority::Prefetch } else { Priority::Waiting };
+            let wake = self.state.cache().next_wake(least);
+            let pause = match wake {
+                _ if calls.len() >= MAX_CALLS => LONG,
+                Some(at) => Duration::from_millis(at.saturating_sub(self.state.now()).clamp(1, 60_000) as u64),
+                None => LONG,
+            };
+            tokio::select! {
+                Some((hurried, succeeded)) = calls.next(), if !calls.is_empty() => {
+                    unhurried -= usize::from(!hurried);
+                    if succeeded { batch.succeeded() } else { batch.failed() }
+                }
+                () = self.state.work.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// One batch. False if the call as a whole failed.
+    async fn sign(&self, jobs: Vec<SignJob>) -> bool {
+        let (requests, keys) = match self.requests(&jobs).await {
+            Ok(made) => made,
+            Err(error) => {
+                self.all_failed(&jobs, &error);
+                return true;
+            }
+        };
+        let request = BatchNewX509svidRequest { params: requests };
+        let call = timed("signing X.509-SVIDs", self.link.svid().batch_new_x509svid(request)).await;
+        let results = match call {
+            Ok(response) if response.results.len() == jobs.len() => response.results,
+            Ok(response) => {
+                let error = format!("the server answered {} requests of {}", response.results.len(), jobs.len());
+                self.all_failed(&jobs, &error);
+                return false;
+            }
+            Err(error) => {
+                tracing::error!(subsystem_name = "manager", count = jobs.len(), error = %error, "SVID sync failed");
+                self.all_failed(&jobs, &error.to_string());
+                return false;
+            }
+        };
+        let outcomes: Vec<Result<Svid, String>> = jobs
+            .iter()
+            .zip(results)
+            .zip(keys)
+            .map(|((job, result), key)| signed(&job.entry, result, &key))
+            .collect();
+        let now = self.state.now();
+        let mut cache = self.state.cache();
+        for (job, outcome) in jobs.iter().zip(outcomes) {
+            match outcome {
+                Ok(svid) => cache.issued(job, svid, now),
+                Err(error) => {
+                    tracing::warn!(subsystem_name = "manager", entry_id = &*job.entry.id, spiffe_id = %job.entry.spiffe_id, error, "X.509-SVID was not issued");
+                    cache.failed(job, &error, now);
+                }
+            }
+        }
+        true
+    }
+
+    async fn requests(&self, jobs: &[SignJob]) -> Result<(Vec<NewX509svidParams>, Vec<PrivateKey>), String> {
+        let entries: Vec<Arc<Entry>> = jobs.iter().map(|job| job.entry.clone()).collect();
+        let key_type = self.key_type;
+        let make = move || -> Result<(Vec<_>, Vec<_>), String> {
+            let mut made = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
+            for entry in entries {
+                let (csr, key) = csr(&entry, key_type).map_err(|error| format!("making a key: {error}"))?;
+                made.0.push(NewX509svidParams { entry_id: entry.id.to_string(), csr });
+                made.1.push(key);
+            }
+            Ok(made)
+        };
+        let costly = matches!(key_type, KeyType::Rsa2048 | KeyType::Rsa4096);
+        if jobs.len() <= INLINE_KEYS && !costly {
+            make()
+        } else {
+            tokio::task::spawn_blocking(make).await.map_err(|error| format!("making keys: {error}"))?
+        }
+    }
+
+    fn all_failed(&self, jobs: &[SignJob], error: &str) {
+        let now = self.state.now();
+        let mut cache = self.state.cache();
+        for job in jobs {
+            cache.failed(job, error, now);
+        }
+    }
+
+    /// A JWT-SVID for `audience`, cached or new.
+    pub(crate) async fn jwt(&self, entry: &Entry, audience: &[String]) -> Result<Arc<Token>, ServerError> {
+        let key = JwtKey::new(entry.spiffe_id.clone(), audience.to_vec());
+        // Each token with a jti must be a fresh one.
+        let cached = !entry.jwt_svid_include_jti;
+        let ageing = match if cached { self.state.jwt().find(&key, self.state.now()) } else { Found::Nothing } {
+            Found::Fresh(token) => return Ok(token),
+            Found::Ageing(token) => Some(token),
+            Found::Nothing => None,
+        };
+        let patience = if ageing.is_some() { self.cache_hit_timeout } else { RPC_TIMEOUT };
+        let fetched = tokio::time::timeout(patience, self.new_jwt(entry, audience, ageing.is_none())).await;
+        match (fetched.unwrap_or_else(|_| Err(ServerError::timed_out("signing a JWT-SVID"))), ageing) {
+            (Ok(token), _) => {
+                if cached {
+                    self.state.jwt().insert(key, token.clone());
+                }
+                Ok(token)
+            }
+            (Err(error), Some(token)) => {
+                tracing::warn!(subsystem_name = "manager", spiffe_id = %entry.spiffe_id, error = %error, "Unable to renew JWT; returning cached copy");
+                Ok(token)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    async fn new_jwt(&self, entry: &Entry, audience: &[String], retry: bool) -> Result<Arc<Token>, ServerError> {
+        loop {
+            let request = NewJwtsvidRequest { entry_id: entry.id.to_string(), audience: audience.to_vec() };
+            let error = match timed("signing a JWT-SVID", self.link.svid().new_jwtsvid(request)).await {
+                Ok(response) => {
+                    let svid = response.svid.ok_or_else(|| ServerError::other("JWTSVID response missing SVID"))?;
+                    return token(svid).map(Arc::new);
+                }
+                Err(error) => error,
+            };
+            // SPIRE's list of what another try does not cure.
+            let lasting = matches!(
+                error.code,
+                Code::Unknown
+                    | Code::Cancelled
+                    | Code::DeadlineExceeded
+                    | Code::InvalidArgument
+                    | Code::Unimplemented
+                    | Code::NotFound
+                    | Code::PermissionDenied
+            );
+            if lasting || !retry {
+                return Err(error);
+            }
+            tokio::time::sleep(JWT_RETRY).await;
+        }
+    }
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn csr(entry: &Entry, key_type: KeyType) -> Result<(Vec<u8>, PrivateKey), steeple_spiffe::KeyError> {
+    let key = PrivateKey::generate(key_type)?;
+    let algorithm = key_type.x509_signature_algorithm();
+    let subject = DistinguishedName::default_svid();
+    let tbs = x509::csr_tbs(&subject, &key.public_key(), &[entry.spiffe_id.as_str()], &[]);
+    let signature = key.sign(algorithm, &tbs)?;
+    Ok((x509::assemble(&tbs, algorithm, &signature), key))
+}
+
+/// Checks that the server signed what was asked for.
+fn signed(
+    entry: &Entry,
+    result: batch_new_x509svid_response::Result,
+    key: &PrivateKey,
+) -> Result<Svid, String> {
+    let status = result.status.unwrap_or_default();
+    if status.code != 0 {
+        return Err(format!("{}: {}", Code::from(status.code).description(), status.message));
+    }
+    let chain = result.svid.ok_or("the server's answer has no SVID")?.cert_chain;
+    let parse = |der: &Vec<u8>| Certificate::from_der(der).map_err(|error| format!("malformed certificate: {error}"));
+    let leaf = parse(chain.first().ok_or("the server's answer has no certificate")?)?;
+    let last = parse(chain.last().ok_or("the server's answer has no certificate")?)?;
+    if leaf.public_key() != key.public_key() {
+        return Err("the server signed another key".into());
+    }
+    match leaf.spiffe_id() {
+        Ok(id) if id == entry.spiffe_id => {}
+        Ok(id) => return Err(format!("the server signed {id} in place of {}", entry.spiffe_id)),
+        Err(error) => return Err(format!("the server signed no SPIFFE ID: {error}")),
+    }
+    let key = key.pkcs8_der().map_err(|error| error.to_string())?;
+    Ok(Svid {
+        chain: Bytes::from(chain.concat()),
+        key: Zeroizing::new(key.to_vec()),
+        not_before: leaf.not_before(),
+        not_after: leaf.not_after(),
+        authority_key_id: last.authority_key_id().unwrap_or_default().into(),
+    })
+}
+
+fn token(svid: steeple_proto::spire::api::types::Jwtsvid) -> Result<Token, ServerError> {
+    let parsed = jwt::parse_insecure(&svid.token)
+        .map_err(|error| ServerError::other(format!("the server's JWT-SVID is malformed: {error}")))?;
+    Ok(Token {
+        key_id: parsed.key_id.clone().unwrap_or_default(),
+        issued_at: millis(if svid.issued_at != 0 { svid.issued_at } else { parsed.issued_at.unwrap_or_default() }),
+        expires_at: millis(if svid.expires_at != 0 { svid.expires_at } else { parsed.expires_at }),
+        token: svid.token,
+    })
+}

@@ -1,0 +1,100 @@
+//! What the agent knows, shared by its tasks and services. One lock per engine, never held across an await.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use steeple_agent_core::jwt_cache::JwtCache;
+use steeple_agent_core::view::Changes;
+use steeple_agent_core::{Cache, CacheConfig, Millis, SelectorSet, Subscription, View};
+use steeple_runtime::clock::Clock;
+use steeple_spiffe::TrustDomain;
+use tokio::sync::Notify;
+
+/// See the [module](self).
+pub struct AgentState {
+    pub trust_domain: TrustDomain,
+    pub clock: Arc<dyn Clock>,
+    cache: Mutex<Cache>,
+    view: Mutex<View>,
+    jwt: Mutex<JwtCache>,
+    /// Signing has something to do.
+    pub(crate) work: Notify,
+    last_sync: std::sync::atomic::AtomicI64,
+}
+
+impl AgentState {
+    pub fn new(config: CacheConfig, jwt_cache_max: usize, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            trust_domain: config.trust_domain.clone(),
+            clock,
+            cache: Mutex::new(Cache::new(config)),
+            view: Mutex::new(View::default()),
+            jwt: Mutex::new(JwtCache::new(jwt_cache_max)),
+            work: Notify::new(),
+            last_sync: std::sync::atomic::AtomicI64::new(0),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Millis {
+        (self.clock.now_nanos() / 1_000_000) as Millis
+    }
+
+    pub(crate) fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn jwt(&self) -> MutexGuard<'_, JwtCache> {
+        self.jwt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts what a sync brought in force.
+    pub(crate) fn apply(&self, changes: &Changes) {
+        for bundle in &changes.bundles {
+            let tainted: Vec<&str> =
+                bundle.jwt_authorities.iter().filter(|key| key.tainted).map(|key| &*key.key_id).collect();
+            if bundle.trust_domain == self.trust_domain && !tainted.is_empty() {
+                self.jwt().drop_signed_by(&tainted);
+            }
+        }
+        if !changes.is_empty() {
+            self.cache().apply(changes, self.now());
+            self.work.notify_one();
+        }
+    }
+
+    pub(crate) fn synced(&self) {
+        self.last_sync.store(self.clock.now(), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Unix seconds of the last word from the server, 0 if none.
+    pub fn last_sync(&self) -> i64 {
+        self.last_sync.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub(crate) fn subscribe(self: &Arc<Self>, selectors: &SelectorSet) -> Subscribed {
+        let subscription = self.cache().subscribe(selectors, self.now());
+        self.work.notify_one();
+        Subscribed { state: self.clone(), subscription }
+    }
+
+    /// X.509-SVIDs and JWT-SVIDs held.
+    pub fn svid_counts(&self) -> (usize, usize) {
+        (self.cache().svid_count(), self.jwt().len())
+    }
+}
+
+/// A subscription that ends with its holder.
+pub(crate) struct Subscribed {
+    state: Arc<AgentState>,
+    pub subscription: Subscription,
+}
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        self.state.cache().unsubscribe(self.subscription.group, self.state.now());
+        self.state.work.notify_one();
+    }
+}

@@ -1,0 +1,250 @@
+//! Entries and bundles: pushed by our server, polled from SPIRE's.
+
+mod poll;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use steeple_agent_core::view::{Delta, ViewError};
+use steeple_proto::spire::api::server::agent::v1::PostStatusRequest;
+use steeple_proto::steeple::agent::v1::{WatchRequest, WatchResponse};
+use steeple_runtime::backoff::Backoff;
+use tokio::sync::watch;
+use tonic::{Code, Status};
+
+use crate::convert;
+use crate::failure::ServerError;
+use crate::identity::{AgentIdentity, IdentityError, timed};
+use crate::link::ServerLink;
+use crate::state::AgentState;
+
+/// Keeps the view current.
+pub struct Sync {
+    state: Arc<AgentState>,
+    link: Arc<ServerLink>,
+    identity: Arc<AgentIdentity>,
+    config: SyncConfig,
+    synced: watch::Sender<bool>,
+}
+
+/// How to sync.
+#[derive(Clone, Debug)]
+pub struct SyncConfig {
+    /// `experimental.sync_interval`
+    pub interval: Duration,
+    /// `experimental.use_sync_authorized_entries`
+    pub by_revision: bool,
+    /// Told to the server at start.
+    pub version: String,
+}
+
+/// A stream that ended is opened again after this, growing to [`WATCH_MAX_WAIT`].
+const WATCH_FIRST_WAIT: Duration = Duration::from_millis(250);
+const WATCH_MAX_WAIT: Duration = Duration::from_secs(30);
+/// A server that does not push is asked again whether it does after this many polls.
+const POLLS_PER_WATCH: u32 = 60;
+/// SPIRE's cap of the poll's growing pause.
+const POLL_MAX_WAIT: Duration = Duration::from_secs(8 * 60);
+const POLL_MAX_FACTOR: u32 = 48;
+
+/// How a watch ended.
+enum Ended {
+    /// The server does not know our stream.
+    NotOffered,
+    /// Open it again: at once if it brought anything.
+    Broken { error: ServerError, lived: bool },
+}
+
+impl Sync {
+    pub fn new(
+        state: Arc<AgentState>,
+        link: Arc<ServerLink>,
+        identity: Arc<AgentIdentity>,
+        config: SyncConfig,
+    ) -> Self {
+        Self { state, link, identity, config, synced: watch::Sender::new(false) }
+    }
+
+    /// Becomes true with the first complete view.
+    pub fn first_sync(&self) -> watch::Receiver<bool> {
+        self.synced.subscribe()
+    }
+
+    /// Syncs until the server says that this agent is no more.
+    pub async fn run(&self) -> Result<(), IdentityError> {
+        self.post_status().await?;
+        let mut wait = Backoff::with_max(WATCH_FIRST_WAIT, WATCH_MAX_WAIT);
+        loop {
+            let generation = self.link.generation();
+            match self.watch().await {
+                Ended::NotOffered => {
+                    tracing::debug!(subsystem_name = "manager", "The server does not push: polling it");
+                    self.poll_a_while().await?;
+                }
+                Ended::Broken { error, lived } => {
+                    self.state.view().connection_lost();
+                    self.judge(generation, &error)?;
+                    if lived {
+                        wait.reset();
+                        tracing::debug!(subsystem_name = "manager", error = %error, "The stream from the server ended; opening it again");
+                    } else {
+                        tracing::error!(subsystem_name = "manager", error = %error, "Synchronize failed");
+                    }
+                    tokio::time::sleep(wait.next_wait()).await;
+                }
+            }
+        }
+    }
+
+    async fn post_status(&self) -> Result<(), IdentityError> {
+        let generation = self.link.generation();
+        let request =
+            PostStatusRequest { agent_version: self.config.version.clone(), ..PostStatusRequest::default() };
+        if let Err(error) = timed("posting the agent's status", self.link.agent().post_status(request)).await {
+            // Older servers do not know the call.
+            tracing::error!(subsystem_name = "manager", agent_version = self.config.version, error = %error, "Failed to post agent status");
+            self.judge(generation, &error)?;
+        }
+        Ok(())
+    }
+
+    /// A refusal of this agent ends it or makes it attest again, unless the call went over a connection that is
+    /// replaced by now.
+    fn judge(&self, generation: u64, error: &ServerError) -> Result<(), IdentityError> {
+        if error.denial.is_some() && generation == self.link.generation() {
+            self.identity.denied(error)?;
+        }
+        Ok(())
+    }
+
+    /// Follows the push stream for as long as it lasts.
+    async fn watch(&self) -> Ended {
+        let request = {
+            let view = self.state.view();
+            WatchRequest { last_revision: view.revision(), log_id: view.log_id().to_owned() }
+        };
+        let mut lived = false;
+        let broken = |status: &Status, lived| {
+            let error = ServerError::new("following the server", status);
+            let unlisted = status.code() == Code::PermissionDenied
+                && error.denial.is_none()
+                && status.message().contains("authorization denied for method");
+            if status.code() == Code::Unimplemented || unlisted {
+                Ended::NotOffered
+            } else {
+                Ended::Broken { error, lived }
+            }
+        };
+        let opened = tokio::time::timeout(crate::link::RPC_TIMEOUT, self.link.sync().watch(request)).await;
+        let mut stream = match opened {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return broken(&status, false),
+            Err(_) => return Ended::Broken { error: ServerError::timed_out("following the server"), lived },
+        };
+        loop {
+            let message = match stream.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return broken(&Status::unavailable("the server closed the stream"), lived),
+                Err(status) => return broken(&status, lived),
+            };
+            if let Err(error) = self.take(message) {
+                return Ended::Broken { error, lived: false };
+            }
+            lived = true;
+        }
+    }
+
+    /// Puts one message in force.
+    fn take(&self, message: WatchResponse) -> Result<(), ServerError> {
+        let complete = !message.more;
+        let (rotate, rotate_agent) = (message.rotate_entry_ids.clone(), message.rotate_agent);
+        let delta = delta(message);
+        let changes = self.state.view().apply(delta);
+        let changes = match changes {
+            Ok(changes) => changes,
+            Err(error @ (ViewError::Stale { .. } | ViewError::OtherLog { .. })) => {
+                return Err(ServerError::other(error.to_string()));
+            }
+        };
+        self.own_bundle(&changes);
+        self.state.apply(&changes);
+        if !rotate.is_empty() {
+            self.state.cache().rotate(&rotate, self.state.now());
+            self.state.work.notify_one();
+        }
+        if rotate_agent {
+            self.identity.rotate_now();
+        }
+        if complete {
+            self.done();
+        }
+        Ok(())
+    }
+
+    fn own_bundle(&self, changes: &steeple_agent_core::Changes) {
+        let own = changes.bundles.iter().find(|bundle| bundle.trust_domain == self.state.trust_domain);
+        if let Some(bundle) = own
+            && let Err(error) = self.identity.bundle_changed(bundle)
+        {
+            tracing::error!(subsystem_name = "manager", error = %error, "Could not store bundle");
+        }
+    }
+
+    fn done(&self) {
+        self.state.synced();
+        self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+    }
+
+    async fn poll_a_while(&self) -> Result<(), IdentityError> {
+        let most = POLL_MAX_WAIT.min(self.config.interval.saturating_mul(POLL_MAX_FACTOR));
+        let mut wait = Backoff::with_max(self.config.interval, most);
+        for _ in 0..POLLS_PER_WATCH {
+            let generation = self.link.generation();
+            match self.poll().await {
+                Ok(()) => wait.reset(),
+                Err(error) => {
+                    tracing::error!(subsystem_name = "manager", error = %error, "Synchronize failed");
+                    self.judge(generation, &error)?;
+                }
+            }
+            tokio::time::sleep(wait.next_wait()).await;
+        }
+        Ok(())
+    }
+}
+
+/// Anything malformed is left out with a log line: one bad entry must not keep the others from their workloads.
+fn delta(message: WatchResponse) -> Delta {
+    Delta {
+        revision: message.revision,
+        log_id: message.log_id,
+        snapshot: message.snapshot,
+        more: message.more,
+        entries: message.entries.into_iter().filter_map(good_entry).collect(),
+        removed: message.removed_entry_ids,
+        bundles: message.bundles.into_iter().filter_map(good_bundle).collect(),
+        removed_bundles: message
+            .removed_bundles
+            .iter()
+            .filter_map(|name| convert::trust_domain("removed_bundles", name).ok())
+            .collect(),
+    }
+}
+
+fn good_entry(proto: steeple_proto::spire::api::types::Entry) -> Option<steeple_agent_core::Entry> {
+    let id = proto.id.clone();
+    convert::entry(proto)
+        .map_err(|error| {
+            tracing::error!(subsystem_name = "manager", entry_id = id, error = %error, "Malformed entry from the server left out");
+        })
+        .ok()
+}
+
+fn good_bundle(proto: steeple_proto::spire::api::types::Bundle) -> Option<steeple_spiffe::Bundle> {
+    let name = proto.trust_domain.clone();
+    convert::bundle(proto)
+        .map_err(|error| {
+            tracing::error!(subsystem_name = "manager", trust_domain_id = name, error = %error, "Malformed bundle from the server left out");
+        })
+        .ok()
+}

@@ -1,0 +1,225 @@
+//! The SPIFFE Workload API (SPIFFE_Workload_API.md, statuses and messages as SPIRE's).
+
+mod codec;
+mod encode;
+mod jwt;
+mod service;
+mod stream;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use steeple_agent_core::entry::{Selector, SelectorSet};
+use steeple_agent_core::{Entry, Update};
+use steeple_proto::workload;
+use steeple_runtime::peer::{Peer, PeerInfo};
+use tonic::{Request, Status};
+
+use crate::attest::WorkloadAttestation;
+use crate::signing::Signing;
+use crate::state::{AgentState, Subscribed};
+use service::Encoded;
+use stream::Kind;
+
+/// Settings of the Workload API.
+#[derive(Clone, Debug)]
+pub struct WorkloadConfig {
+    /// How long a caller waits for an entry that does not exist yet (`experimental.workload_wait_timeout`).
+    pub wait_timeout: Duration,
+    /// Bundles are served to callers without identity.
+    pub allow_unauthenticated_verifiers: bool,
+    /// Claims of foreign tokens that ValidateJWTSVID passes on, beside sub, exp and aud.
+    pub allowed_foreign_jwt_claims: HashSet<String>,
+    /// Prefixes of selectors that may appear in logs.
+    pub log_selectors: Vec<String>,
+}
+
+/// What an operator who sets nothing gets: shorter than any client's deadline (SPIRE's CLI has 5 s, some scripts 3 s).
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(2);
+/// Time to answer before the caller's own deadline.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(250);
+/// How long a caller with an entry waits for its first SVID if it has no deadline.
+const SIGNING_WAIT: Duration = Duration::from_secs(30);
+const SECURITY_HEADER: &str = "workload.spiffe.io";
+
+/// The service. Clones are the same.
+#[derive(Clone)]
+pub struct WorkloadApi(Arc<Inner>);
+
+struct Inner {
+    state: Arc<AgentState>,
+    attestation: WorkloadAttestation,
+    signing: Arc<Signing>,
+    config: WorkloadConfig,
+}
+
+/// One request's caller.
+struct Caller {
+    peer: Arc<Peer>,
+    selectors: SelectorSet,
+    method: &'static str,
+    /// `grpc-timeout`
+    timeout: Option<Duration>,
+}
+
+impl Caller {
+    /// Health checks ask here too, and must not wait.
+    fn is_agent(&self) -> bool {
+        u32::try_from(self.peer.pid) == Ok(std::process::id())
+    }
+
+    /// `most`, but early enough to answer within the caller's deadline.
+    fn patience(&self, most: Duration) -> Duration {
+        self.timeout.map_or(most, |timeout| most.min(timeout.saturating_sub(DEADLINE_MARGIN)))
+    }
+}
+
+impl WorkloadApi {
+    pub fn new(
+        state: Arc<AgentState>,
+        attestation: WorkloadAttestation,
+        signing: Arc<Signing>,
+        config: WorkloadConfig,
+    ) -> Self {
+        Self(Arc::new(Inner { state, attestation, signing, config }))
+    }
+
+    async fn fetch_x509_svid(self, request: Request<workload::X509svidRequest>) -> Result<Encoded, Status> {
+        let caller = self.admit(&request, "FetchX509SVID").await?;
+        let mut subscribed = self.0.state.subscribe(&caller.selectors);
+        self.wait_for_entry(&mut subscribed, &caller, |_| true).await?;
+        self.wait_for_svids(&mut subscribed, &caller).await?;
+        Ok(stream::run(self, caller, subscribed, Kind::X509Svid))
+    }
+
+    async fn fetch_x509_bundles(self, request: Request<workload::X509BundlesRequest>) -> Result<Encoded, Status> {
+        let caller = self.admit(&request, "FetchX509Bundles").await?;
+        self.stream_bundles(caller, Kind::X509Bundles).await
+    }
+
+    async fn fetch_jwt_bundles(self, request: Request<workload::JwtBundlesRequest>) -> Result<Encoded, Status> {
+        let caller = self.admit(&request, "FetchJWTBundles").await?;
+        self.stream_bundles(caller, Kind::JwtBundles).await
+    }
+
+    async fn stream_bundles(self, caller: Caller, kind: Kind) -> Result<Encoded, Status> {
+        let mut subscribed = self.0.state.subscribe(&caller.selectors);
+        if !self.0.config.allow_unauthenticated_verifiers {
+            self.wait_for_entry(&mut subscribed, &caller, |_| true).await?;
+        }
+        Ok(stream::run(self, caller, subscribed, kind))
+    }
+
+    /// Profiles that are not served answer so only to callers that speak the protocol (WE-07, WA-60).
+    async fn unimplemented<T>(self, request: Request<T>, message: &'static str) -> Result<Encoded, Status> {
+        check_header(&request)?;
+        Err(Status::unimplemented(message))
+    }
+
+    /// Header, caller, selectors.
+    async fn admit<T>(&self, request: &Request<T>, method: &'static str) -> Result<Caller, Status> {
+        check_header(request)?;
+        let timeout = deadline(request);
+        let peer = request
+            .extensions()
+            .get::<PeerInfo>()
+            .map(|info| info.peer.clone())
+            .ok_or_else(|| Status::internal("the caller is not known: the Workload API is served on Unix sockets only"))?;
+        let selectors = self.0.attestation.attest(&peer).await.map_err(|error| {
+            tracing::error!(subsystem_name = "endpoints", service = "WorkloadAPI", method, pid = peer.pid, error = %error, "Workload attestation failed");
+            Status::unavailable("workload attestation failed")
+        })?;
+        Ok(Caller { peer, selectors, method, timeout })
+    }
+
+    /// Returns once an entry that `fits` matches; after the configured wait, SPIRE's refusal.
+    async fn wait_for_entry(
+        &self,
+        subscribed: &mut Subscribed,
+        caller: &Caller,
+        fits: impl Fn(&Entry) -> bool,
+    ) -> Result<(), Status> {
+        let updates = &mut subscribed.subscription.updates;
+        let matches = |update: &Update| update.matched.iter().any(|entry| fits(entry));
+        let patience =
+            if caller.is_agent() { Duration::ZERO } else { caller.patience(self.0.config.wait_timeout) };
+        if matches(&updates.borrow()) {
+            return Ok(());
+        }
+        if !patience.is_zero() {
+            tracing::debug!(subsystem_name = "endpoints", service = "WorkloadAPI", method = caller.method, pid = caller.peer.pid, "No entry matches yet; waiting for one");
+            let found = tokio::time::timeout(patience, updates.wait_for(matches)).await;
+            if matches!(found, Ok(Ok(_))) {
+                return Ok(());
+            }
+        }
+        Err(self.no_identity(caller))
+    }
+
+    /// Returns once every SVID that can be had is there.
+    async fn wait_for_svids(&self, subscribed: &mut Subscribed, caller: &Caller) -> Result<(), Status> {
+        let updates = &mut subscribed.subscription.updates;
+        let ready =
+            |update: &Update| update.matched.is_empty() || !(update.pending || update.content.identities.is_empty());
+        if ready(&updates.borrow()) {
+            return Ok(());
+        }
+        let patience = caller.patience(SIGNING_WAIT);
+        if matches!(tokio::time::timeout(patience, updates.wait_for(ready)).await, Ok(Ok(_))) {
+            return Ok(());
+        }
+        let update = updates.borrow();
+        if update.content.identities.is_empty() {
+            let error = update.error.as_deref().unwrap_or("the server has not signed it yet");
+            tracing::warn!(subsystem_name = "endpoints", service = "WorkloadAPI", method = caller.method, pid = caller.peer.pid, error, "Waiting for SVID to get cached");
+            return Err(Status::unavailable(format!("X.509-SVID is not available yet: {error}")));
+        }
+        Ok(())
+    }
+
+    fn no_identity(&self, caller: &Caller) -> Status {
+        if !caller.is_agent() {
+            let selectors = self.loggable(&caller.selectors);
+            let selectors = (!selectors.is_empty()).then_some(selectors);
+            tracing::error!(subsystem_name = "endpoints", service = "WorkloadAPI", method = caller.method, pid = caller.peer.pid, registered = false, selectors, "No identity issued");
+        }
+        Status::permission_denied("no identity issued")
+    }
+
+    /// Selectors that the operator allows in logs.
+    fn loggable(&self, selectors: &SelectorSet) -> String {
+        let allowed = |selector: &&Selector| {
+            self.0.config.log_selectors.iter().any(|prefix| {
+                selector.as_str().strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+            })
+        };
+        let shown: Vec<&str> = selectors.iter().filter(allowed).map(Selector::as_str).collect();
+        shown.join(",")
+    }
+}
+
+/// Workload Endpoint §3: exactly once, exactly `true`.
+fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
+    let mut values = request.metadata().get_all(SECURITY_HEADER).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) if value.as_bytes() == b"true" => Ok(()),
+        _ => Err(Status::invalid_argument("security header missing from request")),
+    }
+}
+
+/// The caller's deadline: digits and a unit (gRPC over HTTP/2).
+fn deadline<T>(request: &Request<T>) -> Option<Duration> {
+    let value = request.metadata().get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => count.checked_mul(3600).map(Duration::from_secs),
+        "M" => count.checked_mul(60).map(Duration::from_secs),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}

@@ -1,0 +1,105 @@
+//! An open stream: no task of its own, only a future that waits for its group.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream;
+use steeple_agent_core::cache::Content;
+use tonic::Status;
+
+use super::service::Encoded;
+use super::{Caller, WorkloadApi, encode};
+use crate::state::Subscribed;
+
+/// What a stream carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    X509Svid,
+    X509Bundles,
+    JwtBundles,
+}
+
+struct Open {
+    api: WorkloadApi,
+    caller: Caller,
+    subscribed: Subscribed,
+    kind: Kind,
+    last: Option<(Arc<Content>, Bytes)>,
+}
+
+/// The newest state now and at each change, until the caller is no longer entitled to it (WA-73).
+pub(super) fn run(api: WorkloadApi, caller: Caller, subscribed: Subscribed, kind: Kind) -> Encoded {
+    let open = Open { api, caller, subscribed, kind, last: None };
+    Box::pin(stream::unfold(Some(open), |open| async move {
+        let mut open = open?;
+        match open.next().await {
+            Some(Ok(bytes)) => Some((Ok(bytes), Some(open))),
+            Some(Err(status)) => Some((Err(status), None)),
+            None => None,
+        }
+    }))
+}
+
+impl Open {
+    async fn next(&mut self) -> Option<Result<Bytes, Status>> {
+        loop {
+            match self.newest() {
+                Ok(None) => {}
+                Ok(Some(bytes)) => {
+                    // The process may have ended and its socket live on in another's hands.
+                    if let Err(error) = self.caller.peer.still_here() {
+                        tracing::debug!(subsystem_name = "endpoints", service = "WorkloadAPI", method = self.caller.method, pid = self.caller.peer.pid, error = %error, "Caller gone; closing its stream");
+                        return Some(Err(Status::unavailable("workload attestation failed")));
+                    }
+                    return Some(Ok(bytes));
+                }
+                Err(status) => return Some(Err(status)),
+            }
+            self.subscribed.subscription.updates.changed().await.ok()?;
+        }
+    }
+
+    /// What has to be sent now, if anything.
+    fn newest(&mut self) -> Result<Option<Bytes>, Status> {
+        let update = self.subscribed.subscription.updates.borrow_and_update().clone();
+        let verifier = self.kind != Kind::X509Svid && self.api.0.config.allow_unauthenticated_verifiers;
+        if update.matched.is_empty() && !verifier {
+            return Err(self.api.no_identity(&self.caller));
+        }
+        let content = update.content;
+        if self.last.as_ref().is_some_and(|(last, _)| Arc::ptr_eq(last, &content)) {
+            return Ok(None);
+        }
+        let bytes = match (self.kind, &content.bundle) {
+            // Its SVIDs are being replaced or cannot be had now: it keeps what it has.
+            (Kind::X509Svid, _) if content.identities.is_empty() => return Ok(None),
+            (_, None) => return Ok(None),
+            (Kind::X509Svid, Some(_)) => content.x509_svid(encode::x509_svid),
+            (Kind::X509Bundles, Some(own)) => {
+                content.x509_bundles(|content| encode::x509_bundles(own, &content.federated))
+            }
+            (Kind::JwtBundles, Some(own)) => {
+                content.jwt_bundles(|content| encode::jwt_bundles(own, &content.federated))
+            }
+        };
+        let bytes = bytes.clone();
+        let same = self.last.as_ref().is_some_and(|(_, last)| *last == bytes);
+        self.last = Some((content.clone(), bytes.clone()));
+        if same {
+            return Ok(None);
+        }
+        if self.kind == Kind::X509Svid && !self.caller.is_agent() {
+            self.log(&content);
+        }
+        Ok(Some(bytes))
+    }
+
+    fn log(&self, content: &Content) {
+        let now = self.api.0.state.clock.now();
+        let count = content.identities.len();
+        for identity in &content.identities {
+            let ttl = identity.svid.not_after - now;
+            tracing::debug!(subsystem_name = "endpoints", service = "WorkloadAPI", method = self.caller.method, pid = self.caller.peer.pid, registered = true, count, spiffe_id = %identity.entry.spiffe_id, ttl, "Fetched X.509 SVID");
+        }
+    }
+}
