@@ -122,5 +122,5 @@ fn forget(mut permit: Permit) {
     permit.0 = None;
 }
 
-#[cfg(any())]
+#[cfg(test)]
 mod tests;

@@ -300,7 +300,9 @@ impl EntryIndex {
                     found.extend(self.nodes.get(node).agent.filter(|at| self.agents.get(*at).tracked));
                 }
                 Up::Alias(at) => {
-                    found.extend(self.aliases.get(&at).into_iter().flat_map(|alias| alias.agents.iter().copied()));
+                    found.extend(
+                        self.aliases.get(&at).into_iter().flat_map(|alias| alias.agents.iter().copied()),
+                    );
                 }
             }
             false
@@ -483,7 +485,8 @@ impl EntryIndex {
         self.enlist(at);
         let after = self.reached(at);
         let mut ops = Ops::default();
-        let (had, has): (HashSet<u32>, HashSet<u32>) = (before.iter().copied().collect(), after.iter().copied().collect());
+        let (had, has): (HashSet<u32>, HashSet<u32>) =
+            (before.iter().copied().collect(), after.iter().copied().collect());
         let lost: Vec<u32> = before.into_iter().filter(|node| !has.contains(node)).collect();
         let gained: Vec<u32> = after.into_iter().filter(|node| !had.contains(node)).collect();
         for entry in self.entries_of(&lost) {
@@ -543,7 +546,8 @@ enum Up {
 impl Alias {
     /// An alias without selectors is nobody's.
     fn matches(&self, agent: &[u32]) -> bool {
-        !self.selectors.is_empty() && self.selectors.iter().all(|selector| agent.binary_search(selector).is_ok())
+        !self.selectors.is_empty()
+            && self.selectors.iter().all(|selector| agent.binary_search(selector).is_ok())
     }
 }
 
@@ -561,5 +565,5 @@ fn compact(mut entry: Entry) -> Entry {
     entry
 }
 
-#[cfg(any())]
+#[cfg(test)]
 mod tests;

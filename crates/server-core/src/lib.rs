@@ -13,5 +13,5 @@ pub mod ca;
 pub mod index;
 pub mod view;
 
-#[cfg(any())]
+#[cfg(test)]
 mod fake;

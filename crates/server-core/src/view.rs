@@ -62,14 +62,23 @@ impl View {
             index.set_entry(entry);
         }
         let bundles: Bundles = Arc::new(
-            snapshot.bundles.into_iter().map(|bundle| (bundle.trust_domain.clone(), Arc::new(bundle))).collect(),
+            snapshot
+                .bundles
+                .into_iter()
+                .map(|bundle| (bundle.trust_domain.clone(), Arc::new(bundle)))
+                .collect(),
         );
         let position = Position { revision: snapshot.revision, log_id: snapshot.log_id.into() };
         let view = Arc::new(Self {
             trust_domain,
             position: watch::Sender::new(position.clone()),
             bundles: watch::Sender::new(Arc::clone(&bundles)),
-            inner: RwLock::new(Inner { index, bundles, position, listeners: subscription::Listeners::default() }),
+            inner: RwLock::new(Inner {
+                index,
+                bundles,
+                position,
+                listeners: subscription::Listeners::default(),
+            }),
         });
         let follower = Follower::new(Arc::clone(&view), store, head);
         Ok((view, follower))
@@ -153,5 +162,5 @@ impl View {
     }
 }
 
-#[cfg(any())]
+#[cfg(test)]
 mod tests;

@@ -32,11 +32,8 @@ impl Journal {
 
     /// As it is stored. The row is found again by the id of the active X.509 authority.
     pub fn encode(&self) -> CaJournal {
-        let entries = Entries {
-            x509_c_as: self.x509.clone(),
-            jwt_keys: self.jwt.clone(),
-            wit_keys: self.wit.clone(),
-        };
+        let entries =
+            Entries { x509_c_as: self.x509.clone(), jwt_keys: self.jwt.clone(), wit_keys: self.wit.clone() };
         CaJournal {
             id: self.row,
             data: entries.encode_to_vec(),
@@ -199,10 +196,14 @@ pub fn load(journal: &Journal, keys: &[(String, PublicKey)], bundle: Option<&Bun
         }
     };
     let x509: Vec<_> = (journal.x509.iter())
-        .filter_map(|entry| usable(&entry.authority_id, entry.status, x509_authority(entry, keys, bundle, now)))
+        .filter_map(|entry| {
+            usable(&entry.authority_id, entry.status, x509_authority(entry, keys, bundle, now))
+        })
         .collect();
     let jwt: Vec<_> = (journal.jwt.iter())
-        .filter_map(|entry| usable(&entry.authority_id, entry.status, jwt_authority(entry, keys, bundle, now)))
+        .filter_map(|entry| {
+            usable(&entry.authority_id, entry.status, jwt_authority(entry, keys, bundle, now))
+        })
         .collect();
     Loaded { x509: slots(x509), jwt: slots(jwt), unusable }
 }

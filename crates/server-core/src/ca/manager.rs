@@ -14,7 +14,8 @@ use super::journal::{self, Journal};
 use super::sign::{Desk, LeafParams, Signer, random_kid};
 use super::state::{Authority, Effect, Event, Kind, State};
 use super::{
-    AgentX509Params, CaConfig, CaError, DownstreamCaParams, JwtParams, SignedJwt, SignedX509, WorkloadX509Params,
+    AgentX509Params, CaConfig, CaError, DownstreamCaParams, JwtParams, SignedJwt, SignedX509,
+    WorkloadX509Params,
 };
 use crate::admission::{Admission, Priority};
 
@@ -189,7 +190,8 @@ impl CaManager {
     }
 
     async fn prune_bundle(&self, now: i64) -> Result<(), CaError> {
-        let pruned = self.store.prune_bundle(&self.desk.config.trust_domain, now - BUNDLE_SAFETY, now).await?;
+        let pruned =
+            self.store.prune_bundle(&self.desk.config.trust_domain, now - BUNDLE_SAFETY, now).await?;
         if pruned.changed {
             tracing::debug!(
                 subsystem_name = "ca_manager",
@@ -201,7 +203,8 @@ impl CaManager {
 
     async fn prune_journals(&self, own_row: u64, now: i64) -> Result<(), CaError> {
         for stored in self.store.list_ca_journals().await? {
-            let old = Journal::decode(&stored).is_ok_and(|journal| journal.is_older_than(now - JOURNAL_SAFETY));
+            let old =
+                Journal::decode(&stored).is_ok_and(|journal| journal.is_older_than(now - JOURNAL_SAFETY));
             if stored.id != own_row && old {
                 self.store.delete_ca_journal(stored.id).await?;
             }
@@ -256,7 +259,11 @@ impl CaManager {
     }
 
     /// A workload's X.509-SVID, its lifetime capped by the authority's.
-    pub async fn sign_workload_x509(&self, params: WorkloadX509Params, now: i64) -> Result<SignedX509, CaError> {
+    pub async fn sign_workload_x509(
+        &self,
+        params: WorkloadX509Params,
+        now: i64,
+    ) -> Result<SignedX509, CaError> {
         let ttl = if params.ttl > 0 { i64::from(params.ttl) } else { self.desk.config.default_x509_svid_ttl };
         let leaf = LeafParams {
             spiffe_id: params.spiffe_id,
@@ -299,7 +306,11 @@ impl CaManager {
     }
 
     /// A signing certificate for a downstream server, its lifetime capped by the authority's.
-    pub async fn sign_downstream_ca(&self, params: DownstreamCaParams, now: i64) -> Result<SignedX509, CaError> {
+    pub async fn sign_downstream_ca(
+        &self,
+        params: DownstreamCaParams,
+        now: i64,
+    ) -> Result<SignedX509, CaError> {
         let signer = self.x509_signer(now)?;
         self.desk.downstream(&signer, params, now).await
     }
@@ -353,5 +364,5 @@ fn with_authority(config: &CaConfig, authority: &Authority) -> Bundle {
     bundle
 }
 
-#[cfg(any())]
+#[cfg(test)]
 mod tests;

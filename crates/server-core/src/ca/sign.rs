@@ -8,7 +8,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use steeple_plugin::KeyManager;
 use steeple_spiffe::jwt::{self, Claims};
-use steeple_spiffe::x509::{self, CaTemplate, Certificate, DistinguishedName, Issuer, LeafTemplate, SerialNumber};
+use steeple_spiffe::x509::{
+    self, CaTemplate, Certificate, DistinguishedName, Issuer, LeafTemplate, SerialNumber,
+};
 use steeple_spiffe::{PublicKey, SignatureAlgorithm, SpiffeId, TrustDomain};
 
 use super::state::Authority;
@@ -142,12 +144,7 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub async fn leaf(
-        &self,
-        signer: &Signer,
-        template: LeafParams,
-        now: i64,
-    ) -> Result<SignedX509, CaError> {
+    pub async fn leaf(&self, signer: &Signer, template: LeafParams, now: i64) -> Result<SignedX509, CaError> {
         let (issuer, _) = signer.issuer.as_ref().ok_or(CaError::X509NotReady)?;
         if let Err(reason) = check_member(&self.config.trust_domain, &template.spiffe_id) {
             return Err(CaError::InvalidX509Id(reason));
@@ -300,5 +297,5 @@ pub(super) fn random_kid() -> Result<String, CaError> {
     Ok(kid)
 }
 
-#[cfg(any())]
+#[cfg(test)]
 mod tests;

@@ -207,7 +207,10 @@ impl State {
             (Event::KeyGenerated { public_key, kid }, Some(Work::Generating { kind, slot })) => {
                 self.key_generated(kind, slot, public_key, kid, now)
             }
-            (Event::RootSigned(certificate), Some(Work::Signing { slot, public_key, issued_at, not_after })) => {
+            (
+                Event::RootSigned(certificate),
+                Some(Work::Signing { slot, public_key, issued_at, not_after }),
+            ) => {
                 let id = hex(&certificate.subject_key_id().unwrap_or_default());
                 self.publish(Authority {
                     kind: Kind::X509,
@@ -261,7 +264,9 @@ impl State {
                 let slot = current.slot.other();
                 self.generate(kind, slot)
             }
-            (Some(current), Some(_)) if current.left_is_within(activation_threshold, now) => self.activate(kind),
+            (Some(current), Some(_)) if current.left_is_within(activation_threshold, now) => {
+                self.activate(kind)
+            }
             (Some(_), _) => Vec::new(),
         }
     }
@@ -350,5 +355,5 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-#[cfg(any())]
+#[cfg(test)]
 mod tests;

@@ -27,7 +27,8 @@ pub(super) struct Agents {
 
 impl Agents {
     pub fn add(&mut self, node: u32) -> u32 {
-        let slot = AgentSlot { node, model: None, selectors: Box::default(), tracked: false, aliases: Few::None };
+        let slot =
+            AgentSlot { node, model: None, selectors: Box::default(), tracked: false, aliases: Few::None };
         if let Some(at) = self.free.pop() {
             self.slots[at as usize] = Some(slot);
             return at;

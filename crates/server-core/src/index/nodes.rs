@@ -38,13 +38,7 @@ impl Nodes {
         if let Some(at) = self.find(id) {
             return at;
         }
-        let node = Node {
-            id: id.clone(),
-            children: Few::None,
-            identities: Few::None,
-            agent: None,
-            uses: 0,
-        };
+        let node = Node { id: id.clone(), children: Few::None, identities: Few::None, agent: None, uses: 0 };
         let at = if let Some(at) = self.free.pop() {
             self.nodes[at as usize] = Some(node);
             at
@@ -80,7 +74,8 @@ impl Nodes {
 
     pub fn drop_if_unused(&mut self, at: u32) {
         let Some(node) = &self.nodes[at as usize] else { return };
-        let used = node.uses > 0 || node.agent.is_some() || !node.identities.is_empty() || !node.children.is_empty();
+        let used =
+            node.uses > 0 || node.agent.is_some() || !node.identities.is_empty() || !node.children.is_empty();
         if used {
             return;
         }

@@ -140,7 +140,8 @@ impl View {
             .collect();
         let mut bundles: HashMap<_, _> =
             inner.bundles.keys().map(|trust_domain| (trust_domain.clone(), None)).collect();
-        bundles.extend(snapshot.bundles.into_iter().map(|bundle| (bundle.trust_domain.clone(), Some(bundle))));
+        bundles
+            .extend(snapshot.bundles.into_iter().map(|bundle| (bundle.trust_domain.clone(), Some(bundle))));
 
         inner.set_bundles(&self.trust_domain, bundles);
         for id in gone {

@@ -185,7 +185,12 @@ impl Pending {
         }
     }
 
-    fn bundle_changed(&mut self, own: &TrustDomain, trust_domain: &TrustDomain, bundle: Option<&Arc<Bundle>>) {
+    fn bundle_changed(
+        &mut self,
+        own: &TrustDomain,
+        trust_domain: &TrustDomain,
+        bundle: Option<&Arc<Bundle>>,
+    ) {
         if !self.snapshot && (trust_domain == own || self.federated.contains_key(trust_domain)) {
             self.bundles.insert(trust_domain.clone(), bundle.cloned());
         }
@@ -222,7 +227,8 @@ impl Pending {
                 *self.federated.entry(trust_domain.clone()).or_default() += 1;
             }
         }
-        let bundles = wanted.into_iter().filter_map(|trust_domain| bundles.get(trust_domain).cloned()).collect();
+        let bundles =
+            wanted.into_iter().filter_map(|trust_domain| bundles.get(trust_domain).cloned()).collect();
         Delta { snapshot: true, entries, bundles, denied: self.denied, ..Delta::default() }
     }
 }
@@ -270,7 +276,12 @@ impl Listeners {
         }
     }
 
-    pub fn bundle_changed(&self, own: &TrustDomain, trust_domain: &TrustDomain, bundle: Option<&Arc<Bundle>>) {
+    pub fn bundle_changed(
+        &self,
+        own: &TrustDomain,
+        trust_domain: &TrustDomain,
+        bundle: Option<&Arc<Bundle>>,
+    ) {
         for listener in self.all() {
             listener.change(|pending| pending.bundle_changed(own, trust_domain, bundle));
         }

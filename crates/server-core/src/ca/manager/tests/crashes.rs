@@ -1,0 +1,145 @@
+//! The engine may stop after any effect, whether it took place or not. Whatever happens: no authority that signed
+//! an SVID which is still valid is missing from the bundle, none is lost, none signs before it is published, there
+//! is always one to sign with, and the journal does not grow.
+
+use std::collections::HashMap;
+
+use super::*;
+
+/// A small generator: the seed names the run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+}
+
+/// Until when SVIDs of each authority live.
+#[derive(Default)]
+struct Issued {
+    x509: HashMap<String, i64>,
+    jwt: HashMap<String, i64>,
+}
+
+impl Issued {
+    async fn sign(&mut self, world: &World, ca: &CaManager, now: i64, context: &str) {
+        let svid = ca.sign_workload_x509(workload(0), now).await;
+        let svid = svid.unwrap_or_else(|error| panic!("{context}: no X.509 signer: {error}"));
+        let leaf = Certificate::from_der(&svid.chain[0]).unwrap();
+        let verified = x509::verify_svid(std::slice::from_ref(&leaf), &world.bundle(), now);
+        assert!(verified.is_ok(), "{context}: fresh SVID: {verified:?}");
+        let authority = crate::ca::state::hex(&leaf.authority_key_id().unwrap());
+        let until = self.x509.entry(authority).or_default();
+        *until = svid.expires_at.max(*until);
+        let token = ca.sign_jwt(token(0), now).await;
+        let token = token.unwrap_or_else(|error| panic!("{context}: no JWT signer: {error}"));
+        let svid = jwt::validate(&token.token, &world.bundle(), &["audience".to_owned()], now);
+        let kid = svid.unwrap_or_else(|error| panic!("{context}: fresh token: {error}")).key_id.unwrap();
+        let until = self.jwt.entry(kid).or_default();
+        *until = token.expires_at.max(*until);
+    }
+
+    fn all_verify(&self, world: &World, now: i64, context: &str) {
+        let Some(bundle) = world.store.bundle(&trust_domain()) else { return };
+        for (authority, _) in self.x509.iter().filter(|(_, until)| **until > now) {
+            let known = bundle.x509_authorities.iter().any(|known| {
+                crate::ca::state::hex(&known.certificate.subject_key_id().unwrap()) == *authority
+            });
+            assert!(known, "{context}: X.509 authority {authority} is gone");
+        }
+        for (kid, _) in self.jwt.iter().filter(|(_, until)| **until > now) {
+            assert!(bundle.find_jwt_authority(kid).is_some(), "{context}: JWT authority {kid} is gone");
+        }
+    }
+}
+
+async fn journals_are_sound(world: &World, now: i64, context: &str) {
+    let journals = world.store.journals();
+    assert!(journals.len() <= 1, "{context}: {} journals of one server", journals.len());
+    for stored in journals {
+        let journal = Journal::decode(&stored).unwrap();
+        for kind in Kind::ALL {
+            assert!(journal.len(kind) <= 10, "{context}: journal grows");
+        }
+        let keys = world.keys.public_keys().await.unwrap();
+        let loaded = journal::load(&journal, &keys, world.store.bundle(&trust_domain()).as_ref(), now);
+        let unknown = loaded.unusable.iter().find(|(_, reason)| *reason == journal::Unusable::NotInBundle);
+        // Long after its end an authority may be pruned before the journal is written again.
+        if let Some((id, _)) = unknown {
+            assert!(
+                loaded.x509.current.is_none_or(|current| current.id != *id),
+                "{context}: {id} signs unpublished"
+            );
+        }
+    }
+}
+
+async fn run(seed: u64) {
+    let mut random = Random(seed);
+    let ttl = [60, 3600, 24 * 3600, 90 * 24 * 3600][random.below(4) as usize];
+    let config = CaConfig { ca_ttl: ttl, default_x509_svid_ttl: (ttl / 6).max(1), ..config() };
+    let world = World::new();
+    let faults = Arc::clone(&world.store.faults);
+    let mut issued = Issued::default();
+    let mut now = NOW;
+    let mut running: Option<CaManager> = None;
+    for step in 0..24 {
+        let context = format!("seed {seed} step {step} ttl {ttl}");
+        match random.below(3) {
+            0 => now += random.below(ttl.unsigned_abs() / 6 + 1) as i64,
+            1 => now += random.below(ttl.unsigned_abs() + 1) as i64,
+            _ => {}
+        }
+        if random.below(2) == 0 {
+            faults.crash_after(random.below(7) as u32, random.below(2) == 0);
+        }
+        let before = running.as_ref().and_then(CaManager::x509_authority_id);
+        let left = running.as_ref().and_then(|ca| ca.x509.load_full()).map(|signer| signer.not_after - now);
+        let result = match &running {
+            Some(ca) => ca.rotate(now).await,
+            None => world.load(&config, now).await.map(|ca| running = Some(ca)),
+        };
+        issued.all_verify(&world, now, &context);
+        journals_are_sound(&world, now, &context).await;
+        if let Err(error) = result {
+            assert!(faults.has_crashed(), "{context}: {error}");
+            // Half of the time only the effect failed and the engine goes on; else it starts again.
+            faults.work_again();
+            if random.below(2) == 0 || running.is_none() {
+                let restarted = world.load(&config, now).await;
+                running = Some(restarted.unwrap_or_else(|error| panic!("{context}: restart: {error}")));
+            } else if let Some(ca) = &running {
+                ca.rotate(now).await.unwrap_or_else(|error| panic!("{context}: retry: {error}"));
+            }
+            if left.is_some_and(|left| left > crate::ca::state::activation_threshold(ttl)) {
+                let after = running.as_ref().and_then(CaManager::x509_authority_id);
+                assert_eq!(before, after, "{context}: a good authority was lost");
+            }
+        }
+        faults.work_again();
+        if let Some(ca) = &running {
+            issued.sign(&world, ca, now, &context).await;
+        }
+        issued.all_verify(&world, now, &context);
+        journals_are_sound(&world, now, &context).await;
+    }
+}
+
+#[tokio::test]
+async fn seeds_0_to_599() {
+    for seed in 0..600 {
+        run(seed).await;
+    }
+}
+
+#[tokio::test]
+async fn seeds_600_to_1199() {
+    for seed in 600..1200 {
+        run(seed).await;
+    }
+}

@@ -1,0 +1,149 @@
+use steeple_plugin::conformance::pooled_key;
+
+use super::*;
+
+fn fresh(ttl: i64) -> State {
+    let none = || Slots { current: None, next: None };
+    State::new(ttl, true, Journal::default(), none(), none())
+}
+
+/// Carries effects out as if nothing could fail; returns what was done.
+fn settle(mut state: State, now: i64) -> (State, Vec<String>) {
+    let mut done = Vec::new();
+    let mut event = Event::Tick;
+    loop {
+        let (next, effects) = state.step(event, now);
+        state = next;
+        let mut answer = None;
+        for effect in effects {
+            let (what, event) = answer_to(effect, now);
+            done.push(what);
+            answer = event.or(answer);
+        }
+        match answer {
+            Some(answer) => event = answer,
+            None => return (state, done),
+        }
+    }
+}
+
+fn answer_to(effect: Effect, now: i64) -> (String, Option<Event>) {
+    match effect {
+        Effect::GenerateKey { kind, slot } => {
+            let key = pooled_key(now.unsigned_abs() as usize + usize::from(kind == Kind::Jwt));
+            let event = Event::KeyGenerated { public_key: key.public_key(), kid: format!("kid-{now}") };
+            (format!("generate {}", kind.key_id(slot)), Some(event))
+        }
+        // The state machine needs no real root for a key that only tests use.
+        Effect::SignRoot { slot, public_key, not_after } => {
+            let root = crate::fake::root(&public_key, not_after, now);
+            (format!("sign {}", Kind::X509.key_id(slot)), Some(Event::RootSigned(root)))
+        }
+        Effect::Publish(authority) => (format!("publish {}", authority.key_id()), Some(Event::Published)),
+        Effect::SaveJournal(_) => ("save".to_owned(), Some(Event::JournalSaved { row: 1 })),
+        Effect::Use(authority) => (format!("use {}", authority.key_id()), None),
+    }
+}
+
+#[test]
+fn thresholds_are_spires() {
+    const HOUR: i64 = 3600;
+    for (lifetime, prepare, activate) in [
+        (60, 30, 10),
+        (24 * HOUR, 12 * HOUR, 4 * HOUR),
+        (42 * DAY, 21 * DAY, 7 * DAY),
+        (60 * DAY, 30 * DAY, 7 * DAY),
+        (3650 * DAY, 30 * DAY, 7 * DAY),
+    ] {
+        assert_eq!((preparation_threshold(lifetime), activation_threshold(lifetime)), (prepare, activate));
+    }
+}
+
+#[test]
+fn the_first_authorities_are_published_and_journaled_before_they_sign() {
+    let (state, done) = settle(fresh(600), 0);
+    assert_eq!(
+        done,
+        [
+            "generate x509-CA-A",
+            "sign x509-CA-A",
+            "publish x509-CA-A",
+            "save",
+            "use x509-CA-A",
+            "generate JWT-Signer-A",
+            "publish JWT-Signer-A",
+            "save",
+            "use JWT-Signer-A",
+        ]
+    );
+    assert_eq!(state.slots(Kind::X509).current.as_ref().map(|current| current.not_after), Some(600));
+    assert!(settle(state, 299).1.is_empty(), "nothing to do before half of the lifetime");
+}
+
+#[test]
+fn the_next_one_is_prepared_at_half_and_takes_over_at_a_sixth() {
+    let (state, _) = settle(fresh(600), 0);
+    let (state, done) = settle(state, 300);
+    let prepared = [
+        "generate x509-CA-B",
+        "sign x509-CA-B",
+        "publish x509-CA-B",
+        "save",
+        "generate JWT-Signer-B",
+        "publish JWT-Signer-B",
+        "save",
+    ];
+    assert_eq!(done, prepared);
+    let (state, done) = settle(state, 499);
+    assert!(done.is_empty(), "{done:?}");
+    let (state, done) = settle(state, 500);
+    assert_eq!(done, ["save", "use x509-CA-B", "save", "use JWT-Signer-B"]);
+    assert!(state.slots(Kind::X509).next.is_none());
+    let (_, done) = settle(state, 600);
+    assert_eq!(done[0], "generate x509-CA-A");
+}
+
+#[test]
+fn after_a_long_sleep_it_ends_with_fresh_authorities() {
+    let (state, _) = settle(fresh(600), 0);
+    let (state, _) = settle(state, 300);
+    let (state, done) = settle(state, 100_000);
+    assert_eq!(done.iter().filter(|what| what.starts_with("use")).count(), 2, "{done:?}");
+    for kind in Kind::ALL {
+        assert_eq!(state.slots(kind).current.as_ref().map(|current| current.not_after), Some(100_600));
+    }
+}
+
+#[test]
+fn without_jwt_no_key_is_made() {
+    let none = || Slots { current: None, next: None };
+    let (_, done) = settle(State::new(600, false, Journal::default(), none(), none()), 0);
+    assert!(!done.iter().any(|what| what.contains("JWT")));
+}
+
+#[test]
+fn what_does_not_fit_changes_nothing() {
+    let (state, _) = settle(fresh(600), 0);
+    let (state, effects) = state.step(Event::Published, 1);
+    assert!(effects.is_empty());
+    let (state, effects) = state.step(Event::Tick, 300);
+    assert!(matches!(effects[..], [Effect::GenerateKey { .. }]));
+    let (state, effects) = state.step(Event::Tick, 301);
+    assert!(effects.is_empty(), "one thing at a time");
+    let (state, effects) = state.step(Event::JournalSaved { row: 9 }, 301);
+    assert!(effects.is_empty());
+    let (state, _) = state.step(Event::Failed, 301);
+    let (_, effects) = state.step(Event::Tick, 302);
+    assert!(matches!(effects[..], [Effect::GenerateKey { .. }]), "tried again");
+}
+
+#[test]
+fn a_journal_that_could_not_be_saved_is_saved_before_anything_else() {
+    let (state, _) = settle(fresh(600), 0);
+    let (state, _) = settle(state, 300);
+    let (state, effects) = state.step(Event::Tick, 500);
+    assert!(matches!(effects[..], [Effect::SaveJournal(_)]));
+    let (state, _) = state.step(Event::Failed, 500);
+    let (_, done) = settle(state, 510);
+    assert_eq!(done, ["save", "use x509-CA-B", "save", "use JWT-Signer-B"]);
+}
