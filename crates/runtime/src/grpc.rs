@@ -7,8 +7,8 @@ use tonic::transport::{Server, server::Router};
 /// Go's default for one received message. tonic sets it for each service: `max_decoding_message_size`.
 pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 /// SPIRE closes a TCP connection this old, so that agents spread over new servers and new certificates are seen.
-pub const MAX_CONNECTION_AGE: Duration = Duration::from_secs(180);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(120);
+pub const MAX_CONNECTION_AGE: Duration = Duration::from_mins(3);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_mins(2);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Small windows: an idle or stalled stream must not hold much memory. Requests here are small.
 const STREAM_WINDOW: u32 = 256 * 1024;

@@ -17,7 +17,7 @@ use crate::{clock, http as web};
 
 /// Until everything is live and ready, and from then on.
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
-const INTERVAL: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_mins(1);
 /// A check that hangs is a check that fails.
 const CHECK_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -216,7 +216,7 @@ impl Subsystem {
                 }
             }
             (None, Some(failing)) => {
-                let duration = (now - failing.since).as_secs_f64();
+                let duration = now.saturating_sub(failing.since).as_secs_f64();
                 tracing::info!(
                     subsystem_name = "health",
                     check,
@@ -268,3 +268,6 @@ impl HealthListener {
 fn empty() -> Value {
     Value::Object(Map::new())
 }
+
+#[cfg(test)]
+mod tests;

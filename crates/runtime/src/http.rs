@@ -76,3 +76,29 @@ fn respond(handler: &Handler, request: &Request<Incoming>) -> Response<Full<Byte
         .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(answer.content_type));
     response
 }
+
+#[cfg(test)]
+pub mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// The head and the body of what `serving` answers.
+    pub async fn get(
+        address: std::net::SocketAddr,
+        path: &str,
+        serving: impl Future<Output = ()>,
+    ) -> (String, String) {
+        let asking = async {
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            (head.to_owned(), body.to_owned())
+        };
+        tokio::select! {
+            answer = asking => answer,
+            () = serving => panic!("stopped serving"),
+        }
+    }
+}

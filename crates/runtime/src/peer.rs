@@ -154,7 +154,7 @@ impl fmt::Debug for Peer {
             .field("pid", &self.pid)
             .field("uid", &self.uid)
             .field("gid", &self.gid)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -9,14 +9,15 @@ use std::{
     },
     path::{Path, PathBuf},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use futures::Stream;
+use futures::{Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use rustix::net::RecvFlags;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::UnixStream,
 };
 use tonic::transport::server::Connected;
@@ -63,11 +64,17 @@ pub fn bind(path: impl AsRef<Path>, mode: u32) -> Result<UdsListener, UdsError> 
 
 /// Accepts identified callers: a stream of [`UdsStream`] for `serve_with_incoming`. It never ends by itself and never
 /// yields an error that concerns one caller only. The socket's file is removed when it is dropped.
+///
+/// A caller is identified when it is accepted, but handed on only once it has sent something: until then it costs a
+/// few hundred bytes, not the buffers of an HTTP/2 connection.
 pub struct UdsListener {
     listener: tokio::net::UnixListener,
     file: SocketFile,
     max_per_uid: Option<usize>,
     open: Arc<OpenConnections>,
+    silent: FuturesUnordered<BoxFuture<'static, UdsStream>>,
+    /// Connections of one process share its pidfd: descriptors are what a process runs out of first.
+    peers: HashMap<i32, Weak<Peer>>,
     pause: Option<Pin<Box<tokio::time::Sleep>>>,
     refusals: Refusals,
 }
@@ -95,6 +102,8 @@ impl UdsListener {
             file,
             max_per_uid: options.max_per_uid,
             open: Arc::default(),
+            silent: FuturesUnordered::new(),
+            peers: HashMap::new(),
             pause: None,
             refusals: Refusals::default(),
         })
@@ -140,8 +149,53 @@ impl UdsListener {
             });
             return None;
         };
-        let info = PeerInfo { peer: Arc::new(peer) };
+        let info = PeerInfo { peer: self.shared(peer) };
         Some(UdsStream { io: AuthorityFilter::new(stream), info, _permit: permit })
+    }
+
+    /// The same process's earlier [`Peer`], if a connection of it is open. Both are alive and have one number, so they
+    /// are one process; that it is the same user still is for the comparison to say.
+    fn shared(&mut self, peer: Peer) -> Arc<Peer> {
+        if let Some(known) = self.peers.get(&peer.pid).and_then(Weak::upgrade)
+            && (known.uid, known.gid) == (peer.uid, peer.gid)
+            && known.still_here().is_ok()
+            && peer.still_here().is_ok()
+        {
+            return known;
+        }
+        // Now and then those of closed connections are thrown out: at the latest when half the map is dead.
+        if self.peers.len() == self.peers.capacity() {
+            self.peers.retain(|_, peer| peer.strong_count() > 0);
+        }
+        let peer = Arc::new(peer);
+        self.peers.insert(peer.pid, Arc::downgrade(&peer));
+        peer
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                if pause.as_mut().poll(cx).is_pending() {
+                    return;
+                }
+                self.pause = None;
+            }
+            match self.listener.poll_accept(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Ok((stream, _))) => {
+                    if let Some(stream) = self.admit(stream) {
+                        self.silent.push(Box::pin(stream.once_heard()));
+                    }
+                }
+                Poll::Ready(Err(error)) => {
+                    let socket = self.file.path.display();
+                    self.refusals.note(|held_back| {
+                        tracing::error!(error = %error, %socket, held_back, "Cannot accept connections");
+                    });
+                    self.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
+                }
+            }
+        }
     }
 }
 
@@ -150,24 +204,11 @@ impl Stream for UdsListener {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        loop {
-            if let Some(pause) = &mut this.pause {
-                ready!(pause.as_mut().poll(cx));
-                this.pause = None;
-            }
-            match ready!(this.listener.poll_accept(cx)) {
-                Ok((stream, _)) => {
-                    if let Some(stream) = this.admit(stream) {
-                        return Poll::Ready(Some(Ok(stream)));
-                    }
-                }
-                Err(error) => {
-                    this.refusals.note(|held_back| {
-                        tracing::error!(error = %error, socket = %this.file.path.display(), held_back, "Cannot accept connections");
-                    });
-                    this.pause = Some(Box::pin(tokio::time::sleep(ACCEPT_PAUSE)));
-                }
-            }
+        this.poll_accept(cx);
+        match this.silent.poll_next_unpin(cx) {
+            Poll::Ready(Some(stream)) => Poll::Ready(Some(Ok(stream))),
+            // None: nobody is silent; the listener has the waker.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 }
@@ -189,6 +230,15 @@ pub struct UdsStream {
 impl UdsStream {
     pub fn peer(&self) -> &Arc<Peer> {
         &self.info.peer
+    }
+
+    /// Waits for the first byte, or the end.
+    async fn once_heard(self) -> Self {
+        let socket = self.io.get_ref();
+        let peek = || Ok(rustix::net::recv(socket, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?);
+        // An error shows again when the connection is read.
+        let _ = socket.async_io(Interest::READABLE, peek).await;
+        self
     }
 }
 
@@ -328,7 +378,7 @@ struct Refusals {
 impl Refusals {
     fn note(&mut self, log: impl FnOnce(u64)) {
         let now = clock::monotonic();
-        if self.logged.is_some_and(|logged| now - logged < REFUSAL_LOG) {
+        if self.logged.is_some_and(|logged| now.saturating_sub(logged) < REFUSAL_LOG) {
             self.held_back += 1;
             return;
         }

@@ -30,7 +30,7 @@ fn huffman(text: &str) -> Vec<u8> {
     let mut bits = String::new();
     for c in text.chars() {
         let (code, length) = code(c);
-        bits.push_str(&format!("{code:0width$b}", width = length as usize));
+        bits.extend((0..length).rev().map(|bit| if (code >> bit) & 1 == 1 { '1' } else { '0' }));
     }
     while !bits.len().is_multiple_of(8) {
         bits.push('1');
@@ -79,12 +79,11 @@ struct Form {
 
 fn literal(out: &mut Vec<u8>, form: Form, static_index: Option<usize>, name: &str, value: &str) {
     let bits = if form.kind == 0x40 { 6 } else { 4 };
-    match static_index.filter(|_| form.static_name) {
-        Some(index) => integer(out, form.kind, bits, index),
-        None => {
-            out.push(form.kind);
-            string(out, name, form.huffman_name);
-        }
+    if let Some(index) = static_index.filter(|_| form.static_name) {
+        integer(out, form.kind, bits, index);
+    } else {
+        out.push(form.kind);
+        string(out, name, form.huffman_name);
     }
     string(out, value, form.huffman_value);
 }
@@ -289,7 +288,7 @@ async fn a_held_byte_waits_for_the_next() {
     };
     let mut filter = AuthorityFilter::new(server);
     let mut out = Vec::new();
-    let (_, read) = tokio::join!(writer, filter.read_to_end(&mut out));
+    let ((), read) = tokio::join!(writer, filter.read_to_end(&mut out));
     read.unwrap();
     assert_eq!(out, expected);
 }
@@ -310,27 +309,17 @@ fn rewritten(authority: &str, huffman_value: bool) -> String {
     let mut in_path = false;
     let replace = |c: char| {
         in_path |= matches!(c, '/' | '%');
+        let means_something = matches!(c, ':' | '@' | '[' | ']');
+        let stays = !" /%?\"|\0".contains(c);
+        if stays && !(in_path && means_something) {
+            return c;
+        }
         match c {
-            ' ' | '/' | '%' => '-',
-            ':' if in_path => {
-                if huffman_value {
-                    'B'
-                } else {
-                    '-'
-                }
-            }
-            '@' | '[' | ']' if in_path => {
-                if huffman_value {
-                    '~'
-                } else {
-                    '-'
-                }
-            }
+            ':' if huffman_value => 'B',
+            '@' | '[' | ']' | '\0' if huffman_value => '~',
             '?' | '"' if huffman_value => '!',
             '|' if huffman_value => '+',
-            '\0' if huffman_value => '~',
-            '?' | '"' | '|' | '\0' => '-',
-            c => c,
+            _ => '-',
         }
     };
     authority.chars().map(replace).collect()

@@ -83,7 +83,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Logrus {
     fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
         let mut fields = Fields::default();
         // From the outermost span inwards: the nearest says the last word.
-        for span in ctx.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+        for span in
+            ctx.event_scope(event).into_iter().flat_map(tracing_subscriber::registry::Scope::from_root)
+        {
             if let Some(of_span) = span.extensions().get::<Fields>() {
                 fields.0.extend(of_span.0.iter().map(|(name, value)| (name.clone(), value.clone())));
             }

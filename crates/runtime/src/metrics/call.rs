@@ -128,8 +128,7 @@ pub fn rpc_key(path: &str) -> String {
         "SpiffeWorkloadAPI" => "WorkloadAPI",
         "envoy.service.secret.v3.SecretDiscoveryService" => "SDS.v3",
         "grpc.health.v1.Health" => "Health",
-        "spire.api.agent.logger.v1.Logger" => "Logger",
-        "spire.api.server.logger.v1.Logger" => "Logger",
+        "spire.api.agent.logger.v1.Logger" | "spire.api.server.logger.v1.Logger" => "Logger",
         "spire.agent.debug.v1.Debug" => "Debug",
         "spire.api.agent.delegatedidentity.v1.DelegatedIdentity" => "DelegatedIdentity",
         other => other.strip_prefix("spire.api.server.").unwrap_or(other),
@@ -178,5 +177,5 @@ fn handles(key: &str, labels: Vec<Label>) -> (Counter, Histogram) {
 }
 
 fn millis(start: Duration) -> f64 {
-    (clock::monotonic() - start).as_secs_f64() * 1_000.0
+    clock::monotonic().saturating_sub(start).as_secs_f64() * 1_000.0
 }

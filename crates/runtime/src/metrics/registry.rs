@@ -106,7 +106,7 @@ impl Registry {
     /// What is looked up only when somebody asks. Go's runtime has no counterpart here; the gauges of that name which
     /// dashboards show are filled with what comes nearest.
     fn note_process(&self) {
-        let uptime = clock::monotonic() - self.0.started;
+        let uptime = clock::monotonic().saturating_sub(self.0.started);
         self.gauge(&Key::from_name("uptime_in_ms")).set(uptime.as_millis() as f64);
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         for (gauge, line) in [("runtime.sys_bytes", "VmRSS:"), ("runtime.alloc_bytes", "RssAnon:")] {

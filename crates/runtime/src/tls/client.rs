@@ -15,7 +15,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
-use super::{ALPN_H2, LiveBundles, LiveIdentity, VERSIONS, provider, verify::ExpectedServer};
+use super::{
+    ALPN_H2, LiveBundles, LiveIdentity, VERSIONS, provider,
+    verify::{ExpectedServer, readable},
+};
 use crate::clock::Clock;
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -74,7 +77,7 @@ impl ClientTls {
         let connecting = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            TlsConnector::from(self.config.clone()).connect(server_name()?, stream).await
+            TlsConnector::from(self.config.clone()).connect(server_name()?, stream).await.map_err(readable)
         };
         tokio::time::timeout(CONNECT_DEADLINE, connecting).await.map_err(|_| {
             io::Error::new(io::ErrorKind::TimedOut, format!("{address}: connecting took too long"))

@@ -27,7 +27,7 @@ use tonic::transport::server::Connected;
 
 use super::{
     ALPN_H2, LiveBundles, LiveIdentity, VERSIONS, provider,
-    verify::{OptionalSvid, parse_chain},
+    verify::{OptionalSvid, parse_chain, readable},
 };
 use crate::clock::Clock;
 
@@ -147,7 +147,7 @@ async fn handshake(acceptor: TlsAcceptor, stream: TcpStream, addr: SocketAddr) -
             Some(TlsStream { io, peer })
         }
         Ok(Err(error)) => {
-            tracing::debug!(caller_addr = %addr, error = %error, "TLS handshake failed");
+            tracing::debug!(caller_addr = %addr, error = %readable(error), "TLS handshake failed");
             None
         }
         Err(_) => {

@@ -34,6 +34,23 @@ impl From<Refusal> for Error {
     }
 }
 
+/// rustls prints the reason of a refusal for debugging; this says it.
+pub(super) fn readable(error: std::io::Error) -> std::io::Error {
+    let refusal =
+        error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).and_then(|error| match error {
+            Error::InvalidCertificate(CertificateError::Other(OtherError(refusal))) => {
+                Some(refusal.to_string())
+            }
+            _ => None,
+        });
+    match refusal {
+        Some(refusal) => {
+            std::io::Error::new(error.kind(), format!("peer's certificate is refused: {refusal}"))
+        }
+        None => error,
+    }
+}
+
 impl X509BundleSource for LiveBundles {
     fn x509_authorities(&self, trust_domain: &TrustDomain) -> Option<Vec<Certificate>> {
         self.authorities(trust_domain).map(|authorities| authorities.as_ref().clone())

@@ -1,4 +1,3 @@
-use futures::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -59,9 +58,11 @@ async fn callers_are_known_and_bytes_pass() {
     let path = dir.path().join("x.sock");
     let mut listener = bind(&path, 0o777).unwrap();
     let mut client = UnixStream::connect(&path).await.unwrap();
+    assert!(futures::poll!(listener.next()).is_pending(), "silent");
+    assert_eq!(listener.connections(), 1);
+    client.write_all(b"not http at all").await.unwrap();
     let mut server = listener.next().await.unwrap().unwrap();
     assert_eq!(server.connect_info().peer.pid, std::process::id() as i32);
-    client.write_all(b"not http at all").await.unwrap();
     client.shutdown().await.unwrap();
     let mut read = Vec::new();
     server.read_to_end(&mut read).await.unwrap();
@@ -79,8 +80,13 @@ async fn one_user_cannot_have_them_all() {
     let path = dir.path().join("x.sock");
     let mut listener = bind(&path, 0o777).unwrap().with_connection_limit(2);
     let mut clients = Vec::new();
+    let connect = async || {
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        client
+    };
     for _ in 0..4 {
-        clients.push(UnixStream::connect(&path).await.unwrap());
+        clients.push(connect().await);
     }
     let first = listener.next().await.unwrap().unwrap();
     let second = listener.next().await.unwrap().unwrap();
@@ -89,11 +95,29 @@ async fn one_user_cannot_have_them_all() {
     let mut next = Box::pin(listener.next());
     assert!(futures::poll!(next.as_mut()).is_pending());
     for refused in &mut clients[2..] {
-        assert_eq!(refused.read(&mut [0; 1]).await.unwrap(), 0);
+        // Closed with our byte unread: an end or a reset.
+        assert!(!matches!(refused.read(&mut [0; 1]).await, Ok(1..)));
     }
     drop(first);
-    clients.push(UnixStream::connect(&path).await.unwrap());
+    clients.push(connect().await);
     let third = next.await.unwrap().unwrap();
     drop((second, third));
     assert_eq!(listener.connections(), 0);
+}
+
+#[tokio::test]
+async fn connections_of_one_process_share_its_pidfd() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sock");
+    let mut listener = bind(&path, 0o777).unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        streams.push((listener.next().await.unwrap().unwrap(), client));
+    }
+    assert!(Arc::ptr_eq(streams[0].0.peer(), streams[2].0.peer()));
+    let first = Arc::downgrade(streams[0].0.peer());
+    streams.clear();
+    assert!(first.upgrade().is_none(), "and it is closed with the last of them");
 }
