@@ -34,6 +34,8 @@ pub struct DeploymentBuilder {
     agent_blocks: String,
     key_manager: &'static str,
     workload_attestor: String,
+    bin_dir: Option<PathBuf>,
+    log_level: &'static str,
 }
 
 /// A server, and an agent once [`Deployment::start_agent`] ran.
@@ -60,6 +62,8 @@ impl Default for DeploymentBuilder {
             agent_blocks: String::new(),
             key_manager: "memory",
             workload_attestor: "WorkloadAttestor \"unix\" { plugin_data {} }".into(),
+            bin_dir: None,
+            log_level: "DEBUG",
         }
     }
 }
@@ -97,6 +101,18 @@ impl DeploymentBuilder {
         self
     }
 
+    /// Instead of `STEEPLE_BIN_DIR`.
+    pub fn bin_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.bin_dir = Some(dir.into());
+        self
+    }
+
+    /// Logs warnings only: what is measured is not the log.
+    pub fn quiet(mut self) -> Self {
+        self.log_level = "WARN";
+        self
+    }
+
     /// The `WorkloadAttestor` block.
     pub fn workload_attestor(mut self, block: &str) -> Self {
         self.workload_attestor = block.into();
@@ -119,7 +135,7 @@ impl DeploymentBuilder {
 
     /// Only writes the files.
     pub fn prepare(self) -> Result<Deployment> {
-        let bin = std::env::var_os("STEEPLE_BIN_DIR").map(PathBuf::from).context(
+        let bin = self.bin_dir.clone().or_else(|| std::env::var_os("STEEPLE_BIN_DIR").map(PathBuf::from)).context(
             "STEEPLE_BIN_DIR names the folder with the spire-server and spire-agent under test; `scripts/test` sets it",
         )?;
         let dir = tempfile::Builder::new().prefix("e2e").tempdir_in("/tmp")?;
@@ -170,7 +186,7 @@ impl Deployment {
 
     pub fn write_config(&self) -> Result<()> {
         let dir = self.dir.path().display();
-        let (b, port) = (&self.builder, self.port);
+        let (b, port, level) = (&self.builder, self.port, self.builder.log_level);
         let keys = |what: &str, key: &str, value: String| match b.key_manager {
             "disk" => format!("KeyManager \"disk\" {{ plugin_data {{ {key} = \"{value}\" }} }} # {what}"),
             _ => "KeyManager \"memory\" { plugin_data {} }".to_owned(),
@@ -186,7 +202,7 @@ impl Deployment {
   socket_path = "{dir}/server.sock"
   trust_domain = "{TRUST_DOMAIN}"
   data_dir = "{dir}/server"
-  log_level = "DEBUG"
+  log_level = "{level}"
   ratelimit {{ attestation = false }}
 {}}}
 plugins {{
@@ -208,7 +224,7 @@ plugins {{
   admin_socket_path = "{dir}/admin/admin.sock"
   trust_domain = "{TRUST_DOMAIN}"
   data_dir = "{dir}/agent"
-  log_level = "DEBUG"
+  log_level = "{level}"
   trust_bundle_path = "{dir}/bundle.pem"
 {}}}
 plugins {{

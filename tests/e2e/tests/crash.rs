@@ -62,7 +62,7 @@ fn nothing_acknowledged_is_lost_when_either_process_is_killed() -> Result<()> {
     }
     // Every SVID still verifies: with the bundle of now, with the CA of before the kills.
     d.eventually("identity after all", Duration::from_secs(20), || d.agent_api(&["api", "fetch"]).code == Some(0))?;
-    let bundle = Bundle::from_spiffe_json(&"example.org".parse()?, d.server_ok(&["bundle", "show", "-format", "spiffe"])?.as_bytes())?;
+    let bundle = Bundle::from_spiffe_json("example.org".parse()?, &d.server_ok(&["bundle", "show", "-format", "spiffe"])?)?;
     assert_eq!(bundle.x509_authorities.len(), 1, "a restart makes no new root");
     Ok(())
 }

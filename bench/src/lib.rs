@@ -1,1 +1,0 @@
-//! Load driver and measurements; the binaries are a parameter.
