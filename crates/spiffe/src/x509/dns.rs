@@ -22,6 +22,12 @@ pub enum DnsNameError {
     WildcardOverlap(String),
     #[error("name must be ascii")]
     NotAscii,
+    #[error(
+        "input domain name {} does not match idna output {}: label mismatch after idna",
+        quote(.input),
+        quote(.output)
+    )]
+    LabelMismatch { input: String, output: String },
     #[error("wildcard not allowed")]
     WildcardNotAllowed,
 }
@@ -77,15 +83,22 @@ fn validate_idna(name: &str) -> Result<(), DnsNameError> {
     if let Some(c) = name.chars().find(|c| c.is_ascii_control() || c.is_ascii_whitespace()) {
         return Err(DnsNameError::Idna(format!("idna: disallowed rune U+{:04X}", u32::from(c))));
     }
-    if name.split('.').any(str::is_empty) {
-        return invalid(name);
-    }
+    let mut output = Vec::new();
     for label in name.split('.') {
+        output.push(label.to_owned());
+        if label.is_empty() {
+            return invalid(name);
+        }
         if let Some(encoded) = label.strip_prefix("xn--") {
             match punycode::decode(encoded) {
                 None => return invalid(encoded),
                 Some(decoded) if !punycode::is_valid_label(&decoded) => return invalid(&decoded),
-                Some(_) => {}
+                // Go decodes and encodes again, which makes the digits lower case.
+                Some(_) => {
+                    if let Some(label) = output.last_mut() {
+                        label.make_ascii_lowercase();
+                    }
+                }
             }
         } else if label.starts_with('-') || label.ends_with('-') || label.get(2..4) == Some("--") {
             return invalid(label);
@@ -96,6 +109,10 @@ fn validate_idna(name: &str) -> Result<(), DnsNameError> {
     }
     if name.len() > 253 {
         return invalid(name);
+    }
+    let output = output.join(".");
+    if output != name {
+        return Err(DnsNameError::LabelMismatch { input: name.to_owned(), output });
     }
     Ok(())
 }

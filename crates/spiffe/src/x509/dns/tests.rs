@@ -46,6 +46,13 @@ fn answers_equal_spires() {
         ("b-.a", "idna error\nidna: invalid label \"b-\"".into()),
         ("ab--cd", "idna error\nidna: invalid label \"ab--cd\"".into()),
         ("XN--bcher-kva", "idna error\nidna: invalid label \"XN--bcher-kva\"".into()),
+        ("-..a", "idna error\nidna: invalid label \"-\"".into()),
+        (
+            "xn--bcher-kvA.a",
+            "input domain name \"xn--bcher-kvA.a\" does not match idna output \"xn--bcher-kva.a\": \
+             label mismatch after idna"
+                .into(),
+        ),
         ("xn--", "idna error\nidna: invalid label \"\"".into()),
         ("xn--99999", "idna error\nidna: invalid label \"99999\"".into()),
         ("xn--abc-", "idna error\nidna: invalid label \"abc-\"".into()),
