@@ -1,11 +1,13 @@
-//! PEM as Go's encoding/pem writes and reads it: 64 columns, unknown blocks skipped by the caller.
+//! PEM as Go's encoding/pem writes and reads it: 64 columns, unknown blocks skipped by the caller. Texts in
+//! between are wiped, because blocks may be private keys.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
 
 /// One PEM block.
 pub(crate) fn encode(label: &str, der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
+    let body = Zeroizing::new(STANDARD.encode(der));
     let mut out = String::with_capacity(body.len() + body.len() / 64 + 2 * label.len() + 34);
     out.push_str("-----BEGIN ");
     out.push_str(label);
@@ -33,7 +35,7 @@ pub(crate) fn decode_all(text: &str) -> Result<Vec<(String, Vec<u8>)>, usize> {
             continue;
         };
         let end = format!("-----END {label}-----");
-        let mut body = String::new();
+        let mut body = Zeroizing::new(String::with_capacity(text.len()));
         loop {
             match lines.next() {
                 Some(line) if line == end => break,
@@ -43,7 +45,7 @@ pub(crate) fn decode_all(text: &str) -> Result<Vec<(String, Vec<u8>)>, usize> {
                 None => return Err(blocks.len()),
             }
         }
-        let der = STANDARD.decode(body).map_err(|_| blocks.len())?;
+        let der = STANDARD.decode(body.as_bytes()).map_err(|_| blocks.len())?;
         blocks.push((label.to_owned(), der));
     }
     Ok(blocks)
