@@ -19,6 +19,13 @@ pub const PROGRAM: Program =
     Program { name: "spire-server", version: env!("CARGO_PKG_VERSION"), commands: COMMANDS };
 
 const COMMANDS: &[Command] = &[
+    Command { name: "run", about: "Runs the server", run: Run::With(crate::run::command) },
+    Command {
+        name: "validate",
+        about: "Checks a configuration file",
+        run: Run::With(crate::validate::command),
+    },
+    client::<crate::healthcheck::HealthCheck>("healthcheck", "Asks a running server how it is"),
     client::<agent::Ban>("agent ban", "Bans an agent: it may not attest again"),
     client::<agent::Count>("agent count", "Counts attested agents"),
     client::<agent::Evict>("agent evict", "Removes an agent: it may attest again"),

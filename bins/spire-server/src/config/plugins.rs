@@ -1,0 +1,147 @@
+//! `plugins { }`: which built-ins are configured, and how.
+
+use std::path::PathBuf;
+
+use steeple_config::{Block, Body, PluginConfig, Strictness, UnknownKeys};
+
+use super::LoadError;
+use super::file::{invalid, place, refuse, refuse_on, string};
+
+/// What the server builds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plugins {
+    /// SQLite's `connection_string`.
+    pub connection_string: String,
+    pub key_manager: KeyManagerConfig,
+    /// Whether agents may attest with join tokens.
+    pub join_token: bool,
+    /// Type and name of each, in file order, for the log.
+    pub loaded: Vec<(String, String)>,
+}
+
+/// The one key manager.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyManagerConfig {
+    Memory,
+    Disk { keys_path: PathBuf },
+}
+
+pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, LoadError> {
+    let mut stores = Vec::new();
+    let mut key_managers = Vec::new();
+    let mut join_token = false;
+    let mut loaded = Vec::new();
+    for plugin in steeple_config::plugins(body)?.iter().filter(|plugin| plugin.enabled) {
+        if plugin.command.is_some() {
+            return Err(LoadError::Unsupported {
+                place: format!("{}:{}", plugin.file, plugin.pos),
+                option: format!("plugins.{}.{}.plugin_cmd", plugin.kind, plugin.name),
+            });
+        }
+        let data = plugin.body()?;
+        let block = data.block();
+        match (plugin.kind.as_str(), plugin.name.as_str()) {
+            ("DataStore", "sql") => stores.push(data_store(plugin, block, unknown)?),
+            ("DataStore", _) => {
+                return Err(LoadError::Other(
+                    "pluggability for the DataStore is deprecated; only the built-in \"sql\" plugin is supported"
+                        .to_owned(),
+                ));
+            }
+            ("KeyManager", "memory") => {
+                no_data(plugin)?;
+                key_managers.push(KeyManagerConfig::Memory);
+            }
+            ("KeyManager", "disk") => key_managers.push(disk(plugin, block, unknown)?),
+            ("NodeAttestor", "join_token") => {
+                no_data(plugin)?;
+                join_token = true;
+            }
+            _ => {
+                return Err(LoadError::UnsupportedPlugin {
+                    place: format!("{}:{}", plugin.file, plugin.pos),
+                    kind: plugin.kind.clone(),
+                    name: plugin.name.clone(),
+                });
+            }
+        }
+        loaded.push((plugin.kind.clone(), plugin.name.clone()));
+    }
+    if stores.len() > 1 {
+        return Err(LoadError::Other("only one DataStore plugin is allowed".to_owned()));
+    }
+    let connection_string =
+        stores.pop().ok_or_else(|| LoadError::Other("expecting a DataStore plugin".to_owned()))?;
+    let count = key_managers.len();
+    let key_manager = key_managers.pop().filter(|_| count == 1).ok_or_else(|| {
+        LoadError::Other(format!(
+            "plugin type \"KeyManager\" constraint not satisfied: expected exactly 1 but got {count}"
+        ))
+    })?;
+    Ok(Plugins { connection_string, key_manager, join_token, loaded })
+}
+
+/// `plugin_data {}` is legal on plugins that have no configuration; anything in it is not (SPIRE).
+fn no_data(plugin: &PluginConfig) -> Result<(), LoadError> {
+    if plugin.data.is_none() {
+        return Ok(());
+    }
+    Err(LoadError::Other(format!(
+        "{}:{}: failed to configure plugin {:?}: no supported configuration interface found; remove its plugin_data",
+        plugin.file, plugin.pos, plugin.name
+    )))
+}
+
+fn data_store(
+    plugin: &PluginConfig,
+    mut block: Block<'_>,
+    unknown: &mut UnknownKeys,
+) -> Result<String, LoadError> {
+    let at = |text: String| LoadError::Other(format!("{}:{}: {text}", plugin.file, plugin.pos));
+    match string(&mut block, "database_type")?.as_deref() {
+        Some("sqlite3") => {}
+        None => return Err(at("datastore-sql: database_type must be set".to_owned())),
+        Some(other) => {
+            return Err(LoadError::Unsupported {
+                place: place(&block, "database_type"),
+                option: format!("database_type = {other:?}"),
+            });
+        }
+    }
+    refuse(
+        &block,
+        &[
+            "ro_connection_string",
+            "root_ca_path",
+            "client_cert_path",
+            "client_key_path",
+            "max_open_conns",
+            "max_idle_conns",
+            "conn_max_lifetime",
+        ],
+    )?;
+    refuse_on(&mut block, &["disable_migration", "log_sql"])?;
+    let connection_string = string(&mut block, "connection_string")?
+        .ok_or_else(|| at("datastore-sql: connection_string must be set".to_owned()))?;
+    // Plugins are not checked for unknown keys by SPIRE.
+    block.finish(Strictness::Lax, "DataStore \"sql\"", unknown);
+    Ok(connection_string)
+}
+
+fn disk(
+    plugin: &PluginConfig,
+    mut block: Block<'_>,
+    unknown: &mut UnknownKeys,
+) -> Result<KeyManagerConfig, LoadError> {
+    let Some(keys_path) = string(&mut block, "keys_path")? else {
+        if block.contains("keys_path") {
+            return Err(invalid(&block, "keys_path", "must not be empty"));
+        }
+        return Err(LoadError::Other(format!(
+            "{}:{}: failed to configure plugin \"disk\": keys_path is required",
+            plugin.file, plugin.pos
+        )));
+    };
+    block.finish(Strictness::Lax, "KeyManager \"disk\"", unknown);
+    Ok(KeyManagerConfig::Disk { keys_path: keys_path.into() })
+}

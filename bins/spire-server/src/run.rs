@@ -1,0 +1,310 @@
+//! `spire-server run`: configuration → log → [`build`] → [`Bound`] → until shutdown.
+
+mod endpoints;
+mod health;
+mod identity;
+mod jobs;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use steeple_cli::Io;
+use steeple_datastore::Datastore;
+use steeple_datastore_sql::{SqlStore, SqliteConfig};
+use steeple_plugin::KeyManager;
+use steeple_plugins_base::key_manager::{DiskKeyManager, MemoryKeyManager};
+use steeple_runtime::clock::{self, Clock};
+use steeple_runtime::health::Health;
+use steeple_runtime::logs::{self, LogHandle};
+use steeple_runtime::metrics::{PrometheusListener, Registry};
+use steeple_runtime::shutdown::{DRAIN_DEADLINE, Shutdown};
+use steeple_runtime::tasks::{Drained, OnEnd, TaskGroup};
+use steeple_runtime::tls::LiveBundles;
+use steeple_server_api::{Limits, ServerState};
+use steeple_server_core::ca::CaManager;
+use steeple_server_core::view::View;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, KeyManagerConfig, LoadError};
+use crate::version::VERSION;
+
+/// The command. Answers the exit code.
+pub fn command(args: &[String]) -> u8 {
+    let mut io = Io::process();
+    let config = match Config::load("run", args) {
+        Ok(config) => config,
+        Err(LoadError::Flags(e)) => {
+            io.eprint(&e.output());
+            return 1;
+        }
+        Err(e) => {
+            io.eprint(&format!("{e}\n"));
+            return 1;
+        }
+    };
+    let logs = match logs::init(config.log.clone()) {
+        Ok(logs) => logs,
+        Err(e) => {
+            io.eprint(&format!("could not start logger: {e}\n"));
+            return 1;
+        }
+    };
+    steeple_runtime::tighten_umask();
+    steeple_runtime::install_crypto_provider();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("spire-server").build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(serve(config, logs)),
+        Err(e) => Err(e.into()),
+    };
+    match outcome {
+        Ok(()) => {
+            tracing::info!("Server stopped gracefully");
+            0
+        }
+        Err(e) => {
+            tracing::error!(error = format!("{e:#}"), "Server crashed");
+            1
+        }
+    }
+}
+
+/// Runs until a signal, or until something that it cannot do without breaks.
+async fn serve(config: Config, logs: LogHandle) -> anyhow::Result<()> {
+    let shutdown = Shutdown::new();
+    let signals = shutdown.on_signals().context("cannot listen for signals")?;
+    let bound = build(config, logs, shutdown).await?;
+    bound.tasks.spawn_until_shutdown("signals", OnEnd::Log, signals);
+    bound.run().await
+}
+
+/// A server whose sockets are bound and whose tasks run.
+pub struct Bound {
+    pub tcp: SocketAddr,
+    pub socket: PathBuf,
+    pub health: Option<SocketAddr>,
+    pub prometheus: Option<SocketAddr>,
+    pub tasks: TaskGroup,
+}
+
+impl Bound {
+    /// Until a stop is asked for; then drains.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let shutdown = self.tasks.shutdown().clone();
+        shutdown.requested().await;
+        tracing::info!(reason = shutdown.reason().as_deref().unwrap_or_default(), "Stopping Server APIs");
+        if let Drained::Aborted(names) = self.tasks.drain(DRAIN_DEADLINE).await {
+            tracing::warn!(tasks = names.join(","), "Some tasks did not end in time");
+        }
+        if shutdown.has_failed() {
+            bail!("{}", shutdown.reason().as_deref().unwrap_or("a task failed"));
+        }
+        Ok(())
+    }
+}
+
+/// Opens, loads and binds everything. Sockets are bound before any task runs; port 0 picks one.
+pub async fn build(config: Config, logs: LogHandle, shutdown: Shutdown) -> anyhow::Result<Bound> {
+    announce(&config, &logs);
+    prepare_data_dir(&config.data_dir)?;
+    let clock = clock::system();
+    let tasks = TaskGroup::new(shutdown);
+    let prometheus = telemetry(&config, &tasks).await?;
+    let store = open_store(&config).await?;
+    let keys = open_keys(&config).await?;
+    let ca = CaManager::load(config.ca.clone(), keys, store.clone(), clock.now()).await;
+    let ca = Arc::new(ca.context("cannot load or make the server's authorities")?);
+    let (view, follower) = View::open(store.clone(), config.trust_domain.clone()).await?;
+    check_trust_domain(&store, &config).await?;
+    let bundles = LiveBundles::new();
+    identity::trust(&bundles, &view, &config);
+    let identity = identity::ServerIdentity::issue(ca.clone(), clock.clone()).await?;
+    let state = Arc::new(server_state(&config, &store, &view, &ca, &clock, &tasks, &logs, &identity));
+    let endpoints = endpoints::bind(&config, identity.live(), bundles.clone(), clock.clone()).await?;
+    let (tcp, socket) = (endpoints.tcp_addr, config.socket_path.clone());
+
+    tasks.spawn_until_shutdown("view", OnEnd::Shutdown, follower.run());
+    tasks.spawn_until_shutdown(
+        "trusted bundles",
+        OnEnd::Shutdown,
+        identity::keep_trust(bundles, view, config.clone()),
+    );
+    let rotation = jobs::Rotation::default();
+    jobs::spawn(&tasks, &config, &store, &ca, &identity, &clock, &rotation);
+    if logs.has_file() {
+        tasks.spawn_until_shutdown("log file", OnEnd::Log, reopen_logs(logs));
+    }
+    endpoints.serve(&tasks, &state);
+    let health =
+        health(&config, &tasks, health::Subsystems { socket: socket.clone(), ca, store, rotation }).await?;
+    Ok(Bound { tcp, socket, health, prometheus, tasks })
+}
+
+fn announce(config: &Config, logs: &LogHandle) {
+    let admin_ids: Vec<&str> = config.admin_ids.iter().map(steeple_spiffe::SpiffeId::as_str).collect();
+    tracing::info!(
+        admin_ids = format!("[{}]", admin_ids.join(" ")),
+        data_dir = %config.data_dir.display(),
+        launch_log_level = logs.launch_level().name(),
+        version = VERSION,
+        "Configured"
+    );
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    if config.ca.disable_jwt_svids {
+        tracing::info!("JWT-SVID profile is disabled");
+    }
+    for (kind, name) in &config.plugins.loaded {
+        if kind == "DataStore" {
+            continue;
+        }
+        tracing::info!(
+            subsystem_name = "catalog",
+            external = false,
+            plugin_name = name,
+            plugin_type = kind,
+            "Plugin loaded"
+        );
+    }
+}
+
+/// Makes the directory if need be and finds out now whether it can be written.
+fn prepare_data_dir(dir: &Path) -> anyhow::Result<()> {
+    let advice = "check its owner and mode, or choose another data_dir";
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("cannot create data directory {}; {advice}", dir.display()))?;
+    let probe = dir.join(format!(".probe-{}", std::process::id()));
+    std::fs::write(&probe, b"")
+        .and_then(|()| std::fs::remove_file(&probe))
+        .with_context(|| format!("data directory {} is not writable; {advice}", dir.display()))
+}
+
+async fn telemetry(config: &Config, tasks: &TaskGroup) -> anyhow::Result<Option<SocketAddr>> {
+    let Some(telemetry) = &config.telemetry else { return Ok(None) };
+    let registry = Registry::new(telemetry.metrics.clone());
+    registry.install();
+    registry.started(VERSION, config.trust_domain.name());
+    let listener = PrometheusListener::bind(registry, &telemetry.host, telemetry.port).await;
+    let listener = listener
+        .with_context(|| format!("cannot listen for Prometheus on {}:{}", telemetry.host, telemetry.port))?;
+    let address = listener.address();
+    tasks.spawn_until_shutdown("prometheus", OnEnd::Shutdown, listener.serve());
+    Ok(Some(address))
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Datastore>> {
+    tracing::info!(subsystem_name = "sql", db_type = "sqlite3", "Opening SQL database");
+    let sqlite = SqliteConfig::new(config.plugins.connection_string.clone());
+    let store = tokio::task::spawn_blocking(move || SqlStore::open_sqlite(&sqlite)).await??;
+    tracing::info!(subsystem_name = "catalog", reconfigurable = false, "Configured DataStore");
+    Ok(Arc::new(store))
+}
+
+async fn open_keys(config: &Config) -> anyhow::Result<Arc<dyn KeyManager>> {
+    Ok(match &config.plugins.key_manager {
+        KeyManagerConfig::Memory => Arc::new(MemoryKeyManager::new()),
+        KeyManagerConfig::Disk { keys_path } => {
+            let path = keys_path.clone();
+            Arc::new(tokio::task::spawn_blocking(move || DiskKeyManager::open(path)).await??)
+        }
+    })
+}
+
+/// A database of another trust domain is refused: its entries could never be served.
+async fn check_trust_domain(store: &Arc<dyn Datastore>, config: &Config) -> anyhow::Result<()> {
+    use steeple_datastore::{AgentFilter, EntryFilter, PageRequest};
+    let one = PageRequest { token: String::new(), size: 1 };
+    let configured = &config.trust_domain;
+    for entry in store.list_entries(&EntryFilter::default(), &one).await?.items {
+        let found = entry.spiffe_id.trust_domain();
+        if found != *configured {
+            bail!(
+                "registration entries are of trust domain {:?} and the server is configured for {:?}; \
+                 make sure that database and configuration match",
+                found.name(),
+                configured.name()
+            );
+        }
+    }
+    for agent in store.list_agents(&AgentFilter::default(), &one).await?.items {
+        let found = agent.id.trust_domain();
+        if found != *configured {
+            tracing::warn!(
+                spiffe_id = agent.id.as_str(),
+                "Agents in the database are of trust domain {:?} and the server is configured for {:?}",
+                found.name(),
+                configured.name()
+            );
+        }
+    }
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments, reason = "wiring: each is one part of the program")]
+fn server_state(
+    config: &Config,
+    store: &Arc<dyn Datastore>,
+    view: &Arc<View>,
+    ca: &Arc<CaManager>,
+    clock: &Arc<dyn Clock>,
+    tasks: &TaskGroup,
+    logs: &LogHandle,
+    identity: &identity::ServerIdentity,
+) -> ServerState {
+    let chain = identity.clone();
+    ServerState {
+        trust_domain: config.trust_domain.clone(),
+        store: store.clone(),
+        view: view.clone(),
+        ca: ca.clone(),
+        clock: clock.clone(),
+        tasks: tasks.clone(),
+        logs: logs.clone(),
+        server_chain: Arc::new(move || chain.chain()),
+        admin_ids: config.admin_ids.iter().cloned().collect(),
+        attestors: std::collections::HashMap::new(),
+        join_token: config.plugins.join_token,
+        limits: Limits::new(config.limits, clock),
+        audit: config.audit_log,
+        jwt_disabled: config.ca.disable_jwt_svids,
+        started: clock.monotonic(),
+    }
+}
+
+async fn health(
+    config: &Config,
+    tasks: &TaskGroup,
+    subsystems: health::Subsystems,
+) -> anyhow::Result<Option<SocketAddr>> {
+    let Some(wanted) = config.health.clone() else { return Ok(None) };
+    let health = Health::new();
+    health::add(&health, subsystems)?;
+    let at = format!("{}:{}", wanted.bind_address, wanted.bind_port);
+    let listener =
+        health.listen(wanted).await.with_context(|| format!("cannot serve health checks on {at}"))?;
+    let address = listener.address();
+    tasks.spawn_until_shutdown("health checks", OnEnd::Log, health.run());
+    tasks.spawn_until_shutdown("health listener", OnEnd::Shutdown, listener.serve());
+    Ok(Some(address))
+}
+
+/// SIGUSR2: the log file was moved away.
+async fn reopen_logs(logs: LogHandle) {
+    let Ok(mut signals) = signal(SignalKind::user_defined2()) else { return };
+    while signals.recv().await.is_some() {
+        match logs.reopen() {
+            Ok(()) => tracing::info!("Reopened log file"),
+            Err(e) => tracing::error!(error = %e, "Failed to rotate log after signal"),
+        }
+    }
+}
+
+/// How often CA and server identity look whether their time has come (SPIRE).
+const TICK: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;
