@@ -5,7 +5,7 @@ use steeple_runtime::{grpc, logs, shutdown::Shutdown, uds};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    steeple_runtime::raise_open_files_limit();
+    steeple_runtime::raise_open_files();
     logs::init(logs::LogConfig::default())?;
     let path = std::env::args().nth(1).ok_or("usage: uds-health PATH")?;
     let listener = uds::bind(&path, 0o777)?;

@@ -35,13 +35,15 @@ pub fn install_crypto_provider() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
-/// Allows the process as many open files as the system lets it have, as Go does at start: a caller of the Workload API
-/// takes two. Answers the limit.
-pub fn raise_open_files_limit() -> Option<u64> {
+/// Allows the process as many open files as the system lets it have, as Go does at start: each connection of the
+/// Workload API takes one, and each process connected one more. Answers the limit.
+pub fn raise_open_files() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current }
+    let now = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    // None is no limit.
+    now.unwrap_or(u64::MAX)
 }
 
 /// Sets the process's umask and answers the one it had.

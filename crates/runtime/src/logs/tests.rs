@@ -112,6 +112,22 @@ fn fields_of_spans_are_inherited() {
 }
 
 #[test]
+fn fields_may_be_named_at_run_time() {
+    let lines = written(&config(LogFormat::Default), |_| {
+        let fields = r#"{"entry_id":"e1","dns_names":["a b"],"ttl":60,"admin":true}"#;
+        tracing::info!(fields, "API accessed");
+        tracing::info!(fields = "no object", "x");
+    });
+    assert_eq!(
+        lines,
+        [
+            r#"time="<time>" level=info msg="API accessed" admin=true dns_names="[\"a b\"]" entry_id=e1 ttl=60"#,
+            r#"time="<time>" level=info msg=x fields="no object""#,
+        ]
+    );
+}
+
+#[test]
 fn levels_change_at_run_time() {
     let start = LogConfig { level: LogLevel::Warn, ..LogConfig::default() };
     let lines = written(&start, |handle| {

@@ -42,6 +42,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub struct ServerTls {
     config: Arc<ServerConfig>,
+    deadline: Duration,
 }
 
 impl ServerTls {
@@ -57,7 +58,12 @@ impl ServerTls {
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self { config: Arc::new(config), deadline: HANDSHAKE_DEADLINE })
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
     }
 
     /// Accepts on `listener`: a stream of [`TlsStream`] for `serve_with_incoming`. It never ends by itself, and a
@@ -65,6 +71,7 @@ impl ServerTls {
     pub fn incoming(&self, listener: TcpListener) -> TlsIncoming {
         TlsIncoming {
             acceptor: TlsAcceptor::from(self.config.clone()),
+            deadline: self.deadline,
             listener,
             handshakes: JoinSet::new(),
             pause: None,
@@ -81,6 +88,7 @@ impl fmt::Debug for ServerTls {
 /// See [`ServerTls::incoming`].
 pub struct TlsIncoming {
     acceptor: TlsAcceptor,
+    deadline: Duration,
     listener: TcpListener,
     handshakes: JoinSet<Option<TlsStream>>,
     pause: Option<Pin<Box<Sleep>>>,
@@ -103,7 +111,7 @@ impl TlsIncoming {
             match self.listener.poll_accept(cx) {
                 Poll::Pending => return,
                 Poll::Ready(Ok((stream, addr))) => {
-                    self.handshakes.spawn(handshake(self.acceptor.clone(), stream, addr));
+                    self.handshakes.spawn(handshake(self.acceptor.clone(), stream, addr, self.deadline));
                 }
                 Poll::Ready(Err(error)) if concerns_one_connection(&error) => {}
                 Poll::Ready(Err(error)) => {
@@ -138,10 +146,15 @@ impl fmt::Debug for TlsIncoming {
     }
 }
 
-async fn handshake(acceptor: TlsAcceptor, stream: TcpStream, addr: SocketAddr) -> Option<TlsStream> {
+async fn handshake(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    addr: SocketAddr,
+    deadline: Duration,
+) -> Option<TlsStream> {
     // gRPC's small frames must not wait for one another.
     let _ = stream.set_nodelay(true);
-    match tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await {
+    match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
         Ok(Ok(io)) => {
             let peer = peer_of(&io, addr);
             Some(TlsStream { io, peer })

@@ -230,6 +230,21 @@ async fn a_dawdler_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn a_handshake_has_a_deadline() {
+    let fixture = Fixture::new().await;
+    let tls =
+        ServerTls::new(fixture.identity.clone(), fixture.bundles.clone(), Arc::new(fixture.clock.clone()))
+            .unwrap()
+            .with_deadline(std::time::Duration::from_millis(5));
+    let mut incoming = tls.incoming(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let mut dawdler = TcpStream::connect(incoming.local_addr().unwrap()).await.unwrap();
+    tokio::select! {
+        end = dawdler.read(&mut [0; 1]) => assert_eq!(end.unwrap(), 0),
+        _ = incoming.next() => panic!("accepted"),
+    }
+}
+
+#[tokio::test]
 async fn the_key_exchange_is_hybrid_and_old_versions_are_refused() {
     let mut fixture = Fixture::new().await;
     let client = fixture.client(ServerTrust::Bundles(fixture.bundles.clone()), LiveIdentity::new());
