@@ -82,13 +82,7 @@ pub struct UdsListener {
 impl UdsListener {
     pub fn bind(path: &Path, options: UdsOptions) -> Result<Self, UdsError> {
         let error = |what| move |source| UdsError::Io { what, path: path.to_owned(), source };
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(options.dir_mode)
-                .create(parent)
-                .map_err(error("create the directory of"))?;
-        }
+        create_parents(path, options.dir_mode).map_err(error("create the directory of"))?;
         remove_stale(path)?;
         let listener = tokio::net::UnixListener::bind(path).map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => UdsError::InUse { path: path.to_owned() },
@@ -153,13 +147,12 @@ impl UdsListener {
         Some(UdsStream { io: AuthorityFilter::new(stream), info, _permit: permit })
     }
 
-    /// The same process's earlier [`Peer`], if a connection of it is open. Both are alive and have one number, so they
-    /// are one process; that it is the same user still is for the comparison to say.
+    /// The same process's earlier [`Peer`], if a connection of it is open. That one had the number before `peer` was
+    /// seen alive with it, and has it still: they are one process.
     fn shared(&mut self, peer: Peer) -> Arc<Peer> {
         if let Some(known) = self.peers.get(&peer.pid).and_then(Weak::upgrade)
             && (known.uid, known.gid) == (peer.uid, peer.gid)
             && known.still_here().is_ok()
-            && peer.still_here().is_ok()
         {
             return known;
         }
@@ -280,6 +273,20 @@ impl AsyncWrite for UdsStream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(self.get_mut().io.get_mut()).poll_shutdown(cx)
     }
+}
+
+/// Makes the directories that are missing, with exactly this mode: the umask is for what we write into files, and would
+/// keep other users' workloads from the Workload API's socket.
+fn create_parents(path: &Path, mode: u32) -> io::Result<()> {
+    let parents: Vec<_> = path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()).collect();
+    for parent in parents.iter().rev().filter(|parent| !parent.exists()) {
+        match std::fs::DirBuilder::new().mode(mode).create(parent) {
+            Ok(()) => std::fs::set_permissions(parent, std::fs::Permissions::from_mode(mode))?,
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(())
 }
 
 /// A socket with somebody listening answers a connect; a stale one refuses.

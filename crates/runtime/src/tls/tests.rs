@@ -238,8 +238,9 @@ async fn a_handshake_has_a_deadline() {
             .with_deadline(std::time::Duration::from_millis(5));
     let mut incoming = tls.incoming(TcpListener::bind("127.0.0.1:0").await.unwrap());
     let mut dawdler = TcpStream::connect(incoming.local_addr().unwrap()).await.unwrap();
+    let mut byte = [0];
     tokio::select! {
-        end = dawdler.read(&mut [0; 1]) => assert_eq!(end.unwrap(), 0),
+        end = dawdler.read(&mut byte) => assert_eq!(end.unwrap(), 0),
         _ = incoming.next() => panic!("accepted"),
     }
 }

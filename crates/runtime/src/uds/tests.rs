@@ -13,7 +13,8 @@ async fn modes_and_cleanup() {
     let listener = UdsListener::bind(&path, options()).unwrap();
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode(&path), 0o770);
-    assert_eq!(mode(path.parent().unwrap()) & !0o750, 0);
+    assert_eq!(mode(path.parent().unwrap()), 0o750);
+    assert_eq!(mode(&dir.path().join("a")), 0o750);
     drop(listener);
     assert!(!path.exists());
 }
