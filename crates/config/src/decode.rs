@@ -166,25 +166,8 @@ impl<'a> Block<'a> {
 
     /// One block. If it is repeated its parts are read as one.
     pub fn block(&mut self, key: &str) -> Result<Option<Block<'a>>, ConfigError> {
-        let (file, path) = (self.file, self.path_to(key));
-        let mut inner = Vec::new();
-        let mut pos = None;
-        let matches = self.take(key);
-        for (first, entry) in labelled_entries(&matches) {
-            pos = pos.or(Some(entry.keys[0].pos));
-            inner.push(Entry { keys: &entry.keys[1..], value: entry.value, first, used: false });
-        }
-        for entry in matches.iter().filter(|e| e.keys.len() == 1) {
-            match entry.value {
-                Value::Object(object) => {
-                    pos = pos.or(Some(entry.keys[0].pos));
-                    inner.extend(entries(&object.items));
-                }
-                value if is_null(value) => {}
-                value => return Err(self.wrong_type(key, value, "a block")),
-            }
-        }
-        Ok(pos.map(|pos| Block::new(file, path, pos, inner)))
+        let found = self.inside(key)?;
+        Ok(found.map(|(pos, entries)| Block::new(self.file, self.path_to(key), pos, entries)))
     }
 
     /// Repeated blocks, or a list of objects, each by itself.
@@ -213,7 +196,7 @@ impl<'a> Block<'a> {
                 ([_], value) => return Err(self.wrong_type(key, value, "a block")),
                 // A label that nobody asked for: HCL 1 skips it. JSON has no labels, there it is a nested key.
                 ([_, label], Value::Object(found)) if label.kind != KeyKind::Json => {
-                    blocks.push(object(found))
+                    blocks.push(object(found));
                 }
                 (keys, value) => {
                     let inner = Entry { keys: &keys[1..], value, first: true, used: false };
@@ -224,32 +207,22 @@ impl<'a> Block<'a> {
         Ok(blocks)
     }
 
-    /// Blocks by label, in file order: `key "label" { … }` or `key { "label" { … } }`. Parts with one label are read as one.
+    /// Blocks by label, in file order: `key "label" { … }` or `key { "label" { … } }`. Parts with one label are
+    /// read as one.
     pub fn labelled(&mut self, key: &str) -> Result<Vec<(String, Block<'a>)>, ConfigError> {
-        let mut found: Vec<Entry<'a>> = Vec::new();
-        let matches = self.take(key);
-        for (first, entry) in labelled_entries(&matches) {
-            found.push(Entry { keys: &entry.keys[1..], value: entry.value, first, used: false });
-        }
-        for entry in matches.iter().filter(|e| e.keys.len() == 1) {
-            match entry.value {
-                Value::Object(object) => found.extend(entries(&object.items)),
-                value if is_null(value) => {}
-                value => return Err(self.wrong_type(key, value, "a block")),
-            }
-        }
+        let Some((_, found)) = self.inside(key)? else {
+            return Ok(Vec::new());
+        };
         let path = self.path_to(key);
         let mut blocks: Vec<(String, Block<'a>)> = Vec::new();
         for entry in found {
             let label = entry.keys[0].text.clone();
-            let at = match blocks.iter().position(|(known, _)| *known == label) {
-                Some(at) => at,
-                None => {
-                    let path = format!("{path}[{label:?}]");
-                    blocks.push((label, Block::new(self.file, path, entry.keys[0].pos, Vec::new())));
-                    blocks.len() - 1
-                }
-            };
+            let known = blocks.iter().position(|(known, _)| *known == label);
+            let at = known.unwrap_or(blocks.len());
+            if known.is_none() {
+                let path = format!("{path}[{label:?}]");
+                blocks.push((label, Block::new(self.file, path, entry.keys[0].pos, Vec::new())));
+            }
             let (label, block) = &mut blocks[at];
             match (entry.keys, entry.value) {
                 ([_], Value::Object(object)) => block.entries.extend(entries(&object.items)),
@@ -285,6 +258,28 @@ impl<'a> Block<'a> {
                 refused: noticed && strictness == Strictness::Strict,
             });
         }
+    }
+
+    /// What the blocks called `key` hold, in file order, and where the first stands. A label is a key inside.
+    fn inside(&mut self, key: &str) -> Result<Option<(Pos, Vec<Entry<'a>>)>, ConfigError> {
+        let mut found: Option<(Pos, Vec<Entry<'a>>)> = None;
+        let mut first = true;
+        for entry in self.take(key) {
+            let pos = entry.keys.first().map_or(self.pos, |k| k.pos);
+            match (entry.keys, entry.value) {
+                ([_], Value::Object(object)) => {
+                    found.get_or_insert((pos, Vec::new())).1.extend(entries(&object.items));
+                }
+                ([_], value) if is_null(value) => {}
+                ([] | [_], value) => return Err(self.wrong_type(key, value, "a block")),
+                ([_, keys @ ..], value) => {
+                    let inner = Entry { keys, value, first, used: false };
+                    found.get_or_insert((pos, Vec::new())).1.push(inner);
+                    first = false;
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// The values of an attribute, in file order; labelled blocks under its name are a type error.
@@ -367,11 +362,6 @@ fn entries(items: &[Item]) -> impl Iterator<Item = Entry<'_>> {
         first: i == 0,
         used: false,
     })
-}
-
-/// The entries with labels behind their key; the flag marks the first.
-fn labelled_entries<'e, 'a>(matches: &'e [Entry<'a>]) -> impl Iterator<Item = (bool, &'e Entry<'a>)> {
-    matches.iter().filter(|e| e.keys.len() > 1).enumerate().map(|(i, e)| (i == 0, e))
 }
 
 fn is_null(value: &Value) -> bool {

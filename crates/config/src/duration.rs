@@ -165,9 +165,9 @@ impl fmt::Display for GoDuration {
         }
         match nanos {
             0 => f.write_str("0s"),
-            ..MICROSECOND => write!(f, "{nanos}ns"),
-            ..MILLISECOND => write!(f, "{}µs", decimal(nanos, MICROSECOND, 3)),
-            ..SECOND => write!(f, "{}ms", decimal(nanos, MILLISECOND, 6)),
+            1..MICROSECOND => write!(f, "{nanos}ns"),
+            MICROSECOND..MILLISECOND => write!(f, "{}µs", decimal(nanos, MICROSECOND, 3)),
+            MILLISECOND..SECOND => write!(f, "{}ms", decimal(nanos, MILLISECOND, 6)),
             _ => {
                 let (hours, minutes) = (nanos / HOUR, nanos / MINUTE % 60);
                 if hours > 0 {

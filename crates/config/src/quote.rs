@@ -200,15 +200,26 @@ pub fn go_quote(value: &str) -> String {
             c if c < ' ' || c == '\u{7f}' => {
                 let _ = write!(out, "\\x{:02x}", u32::from(c));
             }
-            // The space is the only white space Go prints as it is.
-            c if c.is_control() || c == '\u{feff}' || (c != ' ' && c.is_whitespace()) => {
+            c if is_printable(c) => out.push(c),
+            c if u32::from(c) < 0x10000 => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
-            c => out.push(c),
+            c => {
+                let _ = write!(out, "\\U{:08x}", u32::from(c));
+            }
         }
     }
     out.push('"');
     out
+}
+
+/// Go's `strconv.IsPrint`: letters, marks, numbers, punctuation, symbols and the ASCII space. The standard library
+/// knows these as what a string's debug form leaves alone behind its first character.
+fn is_printable(c: char) -> bool {
+    c.is_ascii_graphic() || c == ' ' || {
+        let behind_another: String = ['a', c].iter().collect();
+        !behind_another.escape_debug().any(|c| c == '\\')
+    }
 }
 
 #[cfg(test)]

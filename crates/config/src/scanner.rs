@@ -140,8 +140,8 @@ impl<'a> Scanner<'a> {
             let rest = &self.text[self.at..];
             if rest.starts_with('#') || rest.starts_with("//") {
                 self.skip_while(|c| c != '\n');
-            } else if rest.starts_with("/*") {
-                let Some(length) = rest[2..].find("*/") else {
+            } else if let Some(inside) = rest.strip_prefix("/*") {
+                let Some(length) = inside.find("*/") else {
                     return Err(self.error_at(pos, "comment is not terminated"));
                 };
                 let end = self.at + 2 + length + 2;

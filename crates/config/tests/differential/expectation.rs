@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value as Json, json};
-use steeple_config::Body;
+use steeple_config::{Body, Item, Value};
 
 use crate::oracle::Answer;
 use crate::{shape, view};
@@ -25,6 +25,8 @@ pub fn compare(case: &Case, answer: &Answer) -> Result<(), String> {
         (Err(_), Err(_)) => Ok(()),
         // HCL 1 drops a key whose value is cut off at the end of the file; we refuse a truncated file.
         (Err(e), Ok(_)) if e.is_truncated() => Ok(()),
+        // HCL 1 holds a code point in 32 signed bits; from `\U80000000` on it takes the last byte.
+        (Err(e), Ok(_)) if e.to_string().ends_with("is above the last Unicode code point") => Ok(()),
         // HCL 1's JSON reader stops in silence at the first surprise; we refuse what is no JSON.
         (Err(_), Ok(_)) if json && !is_json(&case.text) => Ok(()),
         // Nor does it know JSON's escaped slash, or lists in lists.
@@ -74,6 +76,11 @@ fn compare_configs(case: &Case, body: &Body, answer: &Answer, json: bool) -> Res
         ours["plugins"].take();
         theirs["plugins"].take();
     }
+    // A block among a list of structs: Go makes one struct of each attribute, we one of the block.
+    if odd_statsd_block(body.items()) {
+        ours["telemetry"]["Statsd"].take();
+        theirs["telemetry"]["Statsd"].take();
+    }
     if ours != theirs {
         return Err(format!("configurations differ:\n  ours   {ours}\n  theirs {theirs}"));
     }
@@ -98,20 +105,28 @@ fn compare_unused(body: &Body, ours: &BTreeSet<String>, theirs: &BTreeSet<String
     Err(format!("unknown keys differ: ours {ours:?}, theirs {theirs:?}"))
 }
 
-fn collect(items: &[steeple_config::Item], labels: &mut BTreeSet<String>, keys: &mut Vec<String>) {
+fn odd_statsd_block(items: &[Item]) -> bool {
+    items.iter().any(|item| match &item.value {
+        Value::Object(object) if item.keys[0].text.eq_ignore_ascii_case("Statsd") => object.items.len() != 1,
+        Value::Object(object) => odd_statsd_block(&object.items),
+        _ => false,
+    })
+}
+
+fn collect(items: &[Item], labels: &mut BTreeSet<String>, keys: &mut Vec<String>) {
     for item in items {
         keys.push(item.keys[0].text.clone());
         labels.extend(item.keys[1..].iter().map(|k| k.text.clone()));
         match &item.value {
-            steeple_config::Value::Object(object) => collect(&object.items, labels, keys),
-            steeple_config::Value::List(list) => {
+            Value::Object(object) => collect(&object.items, labels, keys),
+            Value::List(list) => {
                 for value in &list.items {
-                    if let steeple_config::Value::Object(object) = value {
+                    if let Value::Object(object) = value {
                         collect(&object.items, labels, keys);
                     }
                 }
             }
-            steeple_config::Value::Literal(_) => {}
+            Value::Literal(_) => {}
         }
     }
 }

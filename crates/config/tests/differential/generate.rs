@@ -196,7 +196,7 @@ impl Generator {
                 out.push(',');
             }
             out.push_str(self.pick(&["", " ", "\n  "]));
-            out.push_str(self.pick(&["\"a\"", "\"b c\"", "\"x\\u00e9\"", "\"\"", "\"plugins\"", "\"${k}\""]));
+            out.push_str(self.pick(&["\"a\"", "\"b c\"", "\"x\\u00e9\"", "\"\"", "\"server\"", "\"${k}\""]));
             out.push_str(self.pick(&[":", " : "]));
             self.json_value(out, depth);
         }
@@ -300,7 +300,7 @@ impl Generator {
                 g.attributes(out, SERVER);
                 g.section(out, 40, "ca_subject", |g, out| g.attributes(out, SUBJECT));
                 g.section(out, 40, "ratelimit", |g, out| g.attributes(out, RATELIMIT));
-                g.section(out, 40, "federation", |g, out| g.federation(out));
+                g.section(out, 40, "federation", Self::federation);
                 g.section(out, 20, "experimental", |g, out| g.attributes(out, RATELIMIT));
             });
         }

@@ -73,7 +73,7 @@ fn program() -> &'static Path {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("oracle");
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hcl-oracle");
         let status = Command::new("go")
-            .args(["build", "-mod=readonly", "-o"])
+            .args(["build", "-buildvcs=false", "-mod=readonly", "-o"])
             .arg(&program)
             .arg(".")
             .current_dir(&source)
