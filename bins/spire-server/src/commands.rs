@@ -78,3 +78,17 @@ const fn client<C: ClientCommand>(name: &'static str, about: &'static str) -> Co
 const fn not_yet(name: &'static str) -> Command {
     Command { name, about: "", run: Run::NotYet }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_is_listed_among_the_differences() {
+        let book = include_str!("../../../docs/differences.md");
+        for command in COMMANDS.iter().filter(|command| matches!(command.run, Run::NotYet)) {
+            let line = format!("`{}` is refused by name", command.name);
+            assert!(book.contains(&line), "docs/differences.md does not say: {line}");
+        }
+    }
+}

@@ -21,15 +21,9 @@ fn time_in(unix: i64, zone: TimeZone) -> String {
     // Without any configured zone Go takes UTC.
     let zone = if zone.is_unknown() { TimeZone::UTC } else { zone };
     let Ok(timestamp) = Timestamp::from_second(unix) else { return unix.to_string() };
+    let abbreviation = zone.to_offset_info(timestamp).abbreviation().to_owned();
     let time = timestamp.to_zoned_datetime(zone);
-    let offset = time.strftime("%Y-%m-%d %H:%M:%S %z");
-    // A zone known by its offset only has no abbreviation: Go repeats the offset.
-    let abbreviation = time.time_zone().to_offset_info(timestamp).abbreviation().to_owned();
-    if abbreviation.starts_with(['+', '-']) {
-        format!("{offset} {}", time.strftime("%z"))
-    } else {
-        format!("{offset} {abbreviation}")
-    }
+    format!("{} {abbreviation}", time.strftime("%Y-%m-%d %H:%M:%S %z"))
 }
 
 /// `2026-11-23T16:00:00Z`.
@@ -147,9 +141,11 @@ mod tests {
     }
 
     #[test]
-    fn zones_without_a_name_repeat_their_offset() {
-        let fixed = TimeZone::fixed(jiff::tz::Offset::constant(2));
-        assert_eq!(time_in(0, fixed), "1970-01-01 02:00:00 +0200 +0200");
+    fn zones_go_by_their_abbreviation() {
+        let zone = |name: &str| TimeZone::posix(name).unwrap();
+        assert_eq!(time_in(0, zone("CET-1")), "1970-01-01 01:00:00 +0100 CET");
+        assert_eq!(time_in(0, zone("<-03>3")), "1969-12-31 21:00:00 -0300 -03");
+        assert_eq!(time_in(0, TimeZone::unknown()), "1970-01-01 00:00:00 +0000 UTC");
     }
 
     #[test]

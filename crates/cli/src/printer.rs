@@ -68,7 +68,7 @@ pub fn json_line(mut values: Vec<Value>) -> String {
 pub fn write_json(value: &Value, html: bool, out: &mut String) {
     match value {
         Value::Number(number) if number.is_f64() => {
-            out.push_str(&go::float(number.as_f64().unwrap_or_default()))
+            out.push_str(&go::float(number.as_f64().unwrap_or_default()));
         }
         Value::String(text) => go::json_string(text, html, out),
         Value::Array(items) => {

@@ -1,6 +1,7 @@
 //! A program's commands by name, and what happens when the name is wrong. Exit codes are those of SPIRE's library
 //! (mitchellh/cli): 127 for no or an unknown command, 1 for a group without its verb, 0 for help.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use crate::Io;
@@ -112,12 +113,12 @@ impl Program {
         if !here.is_empty() {
             text.push_str("\nCommands (-h behind one shows its flags):\n");
             for command in here {
-                text.push_str(&format!("    {:width$}    {}\n", command.name, command.about));
+                let _ = writeln!(text, "    {:width$}    {}", command.name, command.about);
             }
         }
         if !later.is_empty() {
             let names: Vec<&str> = later.iter().map(|command| command.name).collect();
-            text.push_str(&format!("\nNot in this version: {}\n", names.join(", ")));
+            let _ = writeln!(text, "\nNot in this version: {}", names.join(", "));
         }
         text
     }

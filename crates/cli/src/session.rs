@@ -10,7 +10,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 
 use crate::socket::{self, SocketFlags, SocketKind};
-use crate::{Failure, Io, Output, connect, printer};
+use crate::{Failure, Io, Output, connect, go, printer};
 
 /// Whose API a command calls: decides the socket, and how an error is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,8 @@ impl SocketFlags {
     pub fn connect(&self) -> Result<Channel, Failure> {
         let mut path = self.resolve()?;
         if self.kind() == socket::WORKLOAD {
-            path = std::path::absolute(path)?.to_string_lossy().into_owned();
+            let current = std::env::current_dir()?.to_string_lossy().into_owned();
+            path = if path.starts_with('/') { go::clean(&path) } else { go::join(&current, &path) };
         }
         let slashes = if path.starts_with('/') { self.kind().slashes } else { "" };
         connect::connect_unix(&path, &format!("{slashes}{path}"))

@@ -4,6 +4,7 @@ mod filter;
 mod list;
 mod one;
 mod purge;
+mod time;
 
 use steeple_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use tonic::transport::Channel;

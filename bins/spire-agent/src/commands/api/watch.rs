@@ -1,5 +1,6 @@
 //! `api watch`: every answer of one FetchX509SVID stream, until it is interrupted.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use steeple_cli::{Api, ClientCommand, Failure, Session};
@@ -25,18 +26,24 @@ impl ClientCommand for Watch {
     }
 
     async fn run(&self, session: &mut Session) -> Result<(), Failure> {
-        tokio::select! {
-            result = watch(session) => result,
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                Err(tonic::Status::cancelled("context canceled").into())
-            }
+        let waiting = Cell::new(false);
+        let interrupted = tokio::select! {
+            result = watch(session, &waiting) => return result,
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+        };
+        interrupted?;
+        if waiting.get() {
+            return Err(Failure::new("context canceled"));
         }
+        let cancelled = Failure::from(tonic::Status::cancelled("context canceled"));
+        // Said twice, as SPIRE says it: the stream ended, and so did the watch.
+        session.io.eprint(&format!("{cancelled}\n"));
+        Err(cancelled)
     }
 }
 
-/// Ends when asking again cannot help.
-async fn watch(session: &mut Session) -> Result<(), Failure> {
+/// Ends when asking again cannot help. Tells whether it waits before it asks again.
+async fn watch(session: &mut Session, waiting: &Cell<bool>) -> Result<(), Failure> {
     let mut client = client(&session.channel);
     let mut last = SystemClock.monotonic();
     let mut backoff = BACKOFF_STEP;
@@ -57,7 +64,9 @@ async fn watch(session: &mut Session) -> Result<(), Failure> {
             match svids::parse(&answer) {
                 Ok((mut svids, federated)) => {
                     // Shown without hints and by name: what a workload's library hands on.
-                    svids.iter_mut().for_each(|svid| svid.hint.clear());
+                    for svid in &mut svids {
+                        svid.hint.clear();
+                    }
                     let federated: Federated = federated
                         .into_iter()
                         .map(|(id, bundle)| (id.strip_prefix("spiffe://").unwrap_or(&id).to_owned(), bundle))
@@ -70,11 +79,15 @@ async fn watch(session: &mut Session) -> Result<(), Failure> {
                 Err(failure) => session.io.eprint(&format!("{failure}\n")),
             }
         };
-        if matches!(status.code(), tonic::Code::InvalidArgument | tonic::Code::Cancelled) {
-            return Err(status.into());
+        let is_final = matches!(status.code(), tonic::Code::InvalidArgument | tonic::Code::Cancelled);
+        let failure = Failure::from(status);
+        session.io.eprint(&format!("{failure}\n"));
+        if is_final {
+            return Err(failure);
         }
-        session.io.eprint(&format!("{}\n", Failure::from(status)));
+        waiting.set(true);
         tokio::time::sleep(backoff).await;
+        waiting.set(false);
         backoff = (backoff + BACKOFF_STEP).min(BACKOFF_MAX);
     }
 }

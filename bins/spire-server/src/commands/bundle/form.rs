@@ -1,10 +1,10 @@
 //! `-format pem|spiffe`: a bundle as text, and back.
 
+use steeple_cli::gojson::{self, Object};
 use steeple_cli::{Context as _, Failure};
 use steeple_config::{Flag, FlagSet, go_quote};
 use steeple_proto::spire::api::types;
 use steeple_spiffe::bundle::{Bundle, JwtAuthority, X509Authority};
-use steeple_spiffe::x509::X509Error;
 use steeple_spiffe::{Certificate, PublicKey, TrustDomain};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,13 +51,7 @@ impl Form {
         let text = String::from_utf8_lossy(data);
         match self {
             Self::Pem => {
-                let certificates = match Certificate::from_pem(&text) {
-                    Err(X509Error::NoCertificates) if !text.contains("-----BEGIN") => {
-                        Err(Failure::new("no PEM blocks"))
-                    }
-                    other => other.map_err(Failure::from),
-                };
-                let certificates = certificates.context("unable to parse bundle data")?;
+                let certificates = certificates(&text).context("unable to parse bundle data")?;
                 Ok(types::Bundle {
                     trust_domain: trust_domain.to_owned(),
                     x509_authorities: certificates.iter().map(x509_authority).collect(),
@@ -66,12 +60,37 @@ impl Form {
             }
             Self::Spiffe => {
                 let trust_domain: TrustDomain = trust_domain.parse()?;
+                let checked = gojson::parse(data)
+                    .and_then(|json| Object::top(&json, "spiffebundle.bundleDoc").map(|_| ()));
+                checked.context("unable to parse to spiffe bundle: spiffebundle: unable to parse JWKS")?;
                 let bundle = Bundle::from_spiffe_json(trust_domain, &text)
                     .context("unable to parse to spiffe bundle: spiffebundle")?;
                 Ok(to_message(&bundle))
             }
         }
     }
+}
+
+/// The certificates of a PEM text. Whatever else it holds is an error; a block that is cut off is none.
+fn certificates(text: &str) -> Result<Vec<Certificate>, Failure> {
+    let (mut certificates, mut rest) = (Vec::new(), text);
+    while let Some(begin) = rest.find("-----BEGIN ") {
+        rest = &rest[begin..];
+        let Some((label, _)) = rest["-----BEGIN ".len()..].split_once("-----") else { break };
+        let end = format!("-----END {label}-----");
+        let Some(end) = rest.find(&end).map(|at| at + end.len()) else { break };
+        if label != "CERTIFICATE" {
+            return Err(Failure::new(format!(
+                "expected block type \"CERTIFICATE\"; got {}",
+                go_quote(label)
+            )));
+        }
+        let block = Certificate::from_pem(&rest[..end]);
+        let number = certificates.len() + 1;
+        certificates.extend(block.context(format!("unable to parse \"CERTIFICATE\" PEM block {number}"))?);
+        rest = &rest[end..];
+    }
+    if certificates.is_empty() { Err(Failure::new("no PEM blocks")) } else { Ok(certificates) }
 }
 
 /// What stands above each bundle of a list.
@@ -165,6 +184,25 @@ mod tests {
     fn what_is_no_bundle() {
         let error = |form: Form, data: &str| form.read("other.org", data.as_bytes()).unwrap_err().to_string();
         assert_eq!(error(Form::Pem, "nope"), "unable to parse bundle data: no PEM blocks");
-        assert!(error(Form::Spiffe, "nope").starts_with("unable to parse to spiffe bundle: spiffebundle: "));
+        let cut_off = "-----BEGIN CERTIFICATE-----\nAAAA\n";
+        assert_eq!(error(Form::Pem, cut_off), "unable to parse bundle data: no PEM blocks");
+        let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        assert_eq!(
+            error(Form::Pem, key),
+            "unable to parse bundle data: expected block type \"CERTIFICATE\"; got \"PRIVATE KEY\""
+        );
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let prefix = "unable to parse bundle data: unable to parse \"CERTIFICATE\" PEM block 1: malformed certificate: ";
+        assert!(error(Form::Pem, broken).starts_with(prefix));
+        assert_eq!(
+            error(Form::Spiffe, "nope"),
+            "unable to parse to spiffe bundle: spiffebundle: unable to parse JWKS: \
+             invalid character 'o' in literal null (expecting 'u')"
+        );
+        assert_eq!(
+            error(Form::Spiffe, "[]"),
+            "unable to parse to spiffe bundle: spiffebundle: unable to parse JWKS: \
+             json: cannot unmarshal array into Go value of type spiffebundle.bundleDoc"
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! `entry delete`
 
+use std::fmt::Write as _;
+
 use steeple_cli::gojson::{self, Object};
 use steeple_cli::{Api, ClientCommand, Failure, Session};
 use steeple_config::{Flag, FlagSet, go_quote};
@@ -59,23 +61,24 @@ impl ClientCommand for Delete {
 fn summary(answer: &BatchDeleteEntryResponse) -> (String, String) {
     let (done, failed): (Vec<_>, Vec<_>) =
         answer.results.iter().partition(|result| is_ok(result.status.as_ref()));
-    let mut text: String =
-        done.iter().map(|result| format!("Deleted entry with ID: {}\n", result.id)).collect();
+    let (mut text, mut errors) = (String::new(), String::new());
+    for result in &done {
+        let _ = writeln!(text, "Deleted entry with ID: {}", result.id);
+    }
     if !done.is_empty() {
         text.push_str("\n\n");
     }
-    let errors = failed.iter().map(|result| {
+    for result in &failed {
         let status = result.status.clone().unwrap_or_default();
-        let (code, message) = (output::code(status.code), go_quote(&status.message));
-        format!("Failed to delete entry with ID {} (code: {code}, msg: {message})\n", result.id)
-    });
-    let errors: String = errors.collect();
+        let (id, code, message) = (&result.id, output::code(status.code), go_quote(&status.message));
+        let _ = writeln!(errors, "Failed to delete entry with ID {id} (code: {code}, msg: {message})");
+    }
     let (done, failed) = (done.len(), failed.len());
-    text.push_str(&match (done, failed) {
-        (_, 0) => format!("Deleted {done} entries successfully"),
-        (0, _) => format!("\n\nFailed to delete {failed} entries"),
-        _ => format!("\n\nDeleted {done} entries successfully, but failed to delete {failed} entries"),
-    });
+    let _ = match (done, failed) {
+        (_, 0) => write!(text, "Deleted {done} entries successfully"),
+        (0, _) => write!(text, "\n\nFailed to delete {failed} entries"),
+        _ => write!(text, "\n\nDeleted {done} entries successfully, but failed to delete {failed} entries"),
+    };
     (text, errors)
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 
+#[allow(clippy::unnecessary_wraps, reason = "the shape of the fields it fills")]
 fn spiffe_id(path: &str) -> Option<types::Spiffeid> {
     Some(types::Spiffeid { trust_domain: "example.org".into(), path: path.into() })
 }
