@@ -1,9 +1,15 @@
-//! `spire-agent`: the table of commands decides what runs.
-
-use std::process::ExitCode;
+//! spire-agent: arguments → command. The agent itself is [`run`].
 
 mod commands;
+mod config;
+mod healthcheck;
+mod run;
+mod validate;
+mod version;
 
-fn main() -> ExitCode {
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
     commands::PROGRAM.main()
 }

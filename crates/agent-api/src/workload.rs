@@ -3,6 +3,7 @@
 mod codec;
 mod encode;
 mod jwt;
+mod reflection;
 mod service;
 mod stream;
 
@@ -19,6 +20,7 @@ use tonic::{Request, Status};
 use crate::attest::WorkloadAttestation;
 use crate::signing::Signing;
 use crate::state::{AgentState, Subscribed};
+pub use reflection::reflection;
 use service::Encoded;
 use stream::Kind;
 

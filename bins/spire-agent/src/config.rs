@@ -1,0 +1,126 @@
+//! From the command line and the configuration file to what the program needs (spire.md §2.1, §2.2).
+//!
+//! read → expand → parse → decode → merge → validate. Nothing here touches the world but the join token's file: what
+//! is worth a warning is kept until there is a log ([`Config::warnings`]).
+
+mod agent;
+mod experimental;
+mod file;
+mod flags;
+mod plugins;
+mod telemetry;
+mod trust;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use steeple_agent_api::WorkloadConfig;
+use steeple_agent_core::rotation::RotationPolicy;
+use steeple_config::{ConfigError, FileError, PluginDataError, UnknownKeys};
+use steeple_plugins_base::workload_attestor::UnixConfig;
+use steeple_runtime::health::HealthConfig;
+use steeple_runtime::logs::LogConfig;
+use steeple_runtime::metrics::MetricsConfig;
+use steeple_spiffe::{KeyType, TrustDomain};
+
+pub use flags::RunFlags;
+pub use plugins::KeyManagerConfig;
+pub use trust::{BundleFormat, TrustConfig};
+
+/// What `run` needs; nothing here is optional that has a default.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub trust_domain: TrustDomain,
+    pub data_dir: PathBuf,
+    pub server_address: String,
+    pub server_port: u16,
+    /// `None` with `disable_workload_api`.
+    pub socket_path: Option<PathBuf>,
+    pub admin_socket_path: Option<PathBuf>,
+    pub join_token: Secret,
+    pub trust: TrustConfig,
+    pub log: LogConfig,
+    pub workload: WorkloadConfig,
+    pub connections_per_user: Option<usize>,
+    pub key_type: KeyType,
+    pub x509_cache_max: usize,
+    pub jwt_cache_max: usize,
+    pub jwt_cache_hit_timeout: Option<Duration>,
+    pub rotation: RotationPolicy,
+    pub sync_interval: Duration,
+    pub sync_by_revision: bool,
+    pub key_manager: KeyManagerConfig,
+    pub unix: Option<UnixConfig>,
+    /// Type and name of each plugin, in file order, for the log.
+    pub plugins: Vec<(String, String)>,
+    pub telemetry: Option<Telemetry>,
+    pub health: Option<HealthConfig>,
+    /// For the log, once there is one.
+    pub warnings: Vec<String>,
+}
+
+/// A join token; empty if there is none.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({} bytes)", self.0.len())
+    }
+}
+
+/// `telemetry { Prometheus { … } … }`
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    pub host: String,
+    pub port: u16,
+    pub metrics: MetricsConfig,
+}
+
+/// Why the agent does not start. Says what is wrong, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The command line; printed with its usage.
+    #[error("{0}")]
+    Flags(steeple_config::FlagError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Decode(#[from] ConfigError),
+    #[error(transparent)]
+    PluginData(#[from] PluginDataError),
+    #[error("{} section must be configured", .0)]
+    MissingSection(&'static str),
+    #[error("{} must be configured", .0)]
+    Missing(&'static str),
+    #[error("{}", unknown(.0))]
+    Unknown(UnknownKeys),
+    #[error("{place}: option \"{option}\" is not supported by this version of Steeple")]
+    Unsupported { place: String, option: String },
+    #[error("{place}: plugin {kind} \"{name}\" is not supported by this version of Steeple")]
+    UnsupportedPlugin { place: String, kind: String, name: String },
+    #[error("{place}: {option}: {problem}")]
+    Invalid { place: String, option: String, problem: String },
+    /// Whole sentences, SPIRE's where it has one.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// SPIRE's words, then what it leaves to the log: where.
+fn unknown(keys: &UnknownKeys) -> String {
+    let places: Vec<String> = keys.refused().iter().map(ToString::to_string).collect();
+    format!("unknown configuration detected: {}", places.join("; "))
+}
+
+impl Config {
+    /// Reads the flags of `run` or `validate` and the file they name.
+    pub fn load(command: &str, args: &[String]) -> Result<Self, LoadError> {
+        let flags = RunFlags::parse(command, args).map_err(LoadError::Flags)?;
+        let body = steeple_config::read_file(&flags.config, flags.expand_env)?;
+        file::decode(&body, &flags)
+    }
+}
+
+#[cfg(test)]
+mod tests;

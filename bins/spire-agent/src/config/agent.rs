@@ -1,0 +1,226 @@
+//! `agent { }`
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use steeple_agent_api::WorkloadConfig;
+use steeple_agent_core::rotation::RotationPolicy;
+use steeple_config::{Block, UnknownKeys};
+use steeple_runtime::logs::{LogConfig, LogFormat, LogLevel};
+use steeple_spiffe::{KeyType, TrustDomain};
+
+use super::experimental::{self, Experimental};
+use super::file::{invalid, refuse, refuse_on, string, unsupported};
+use super::trust::{self, TrustConfig};
+use super::{LoadError, RunFlags, Secret};
+
+const DEFAULT_SOCKET: &str = "/tmp/spire-agent/public/api.sock";
+const DEFAULT_CACHE: usize = 1000;
+const MIN_AVAILABILITY: Duration = Duration::from_hours(24);
+
+pub(super) struct Agent {
+    pub trust_domain: TrustDomain,
+    pub data_dir: PathBuf,
+    pub server_address: String,
+    pub server_port: u16,
+    pub socket_path: Option<PathBuf>,
+    pub admin_socket_path: Option<PathBuf>,
+    pub join_token: Secret,
+    pub trust: TrustConfig,
+    pub log: LogConfig,
+    pub workload: WorkloadConfig,
+    pub key_type: KeyType,
+    pub x509_cache_max: usize,
+    pub jwt_cache_max: usize,
+    pub rotation: RotationPolicy,
+    pub experimental: Experimental,
+    pub warnings: Vec<String>,
+}
+
+pub(super) fn decode(
+    block: &mut Block<'_>,
+    flags: &RunFlags,
+    unknown: &mut UnknownKeys,
+) -> Result<Agent, LoadError> {
+    let mut warnings = Vec::new();
+    unserved(block, flags)?;
+    let experimental = experimental::decode(block, unknown, &mut warnings)?;
+    let join_token = join_token(block, flags)?;
+    let server_address = flags.server_address.clone().or(string(block, "server_address")?);
+    let server_address = server_address.ok_or(LoadError::Missing("server_address"))?;
+    let server_port = server_port(block, flags)?;
+    let trust_domain = trust_domain(block, flags, &mut warnings)?;
+    let trust = trust::decode(block, flags)?;
+    let data_dir = flags.data_dir.clone().or(string(block, "data_dir")?).unwrap_or_else(|| ".".to_owned());
+    let (socket_path, admin_socket_path) = sockets(block, flags)?;
+    let workload = WorkloadConfig {
+        wait_timeout: experimental.workload_wait_timeout,
+        allow_unauthenticated_verifiers: flags.allow_unauthenticated_verifiers
+            | block.bool("allow_unauthenticated_verifiers")?.unwrap_or(false),
+        allowed_foreign_jwt_claims: block
+            .strings("allowed_foreign_jwt_claims")?
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
+        log_selectors: block.strings("log_selectors")?.unwrap_or_default(),
+    };
+    Ok(Agent {
+        key_type: key_type(block)?,
+        x509_cache_max: cache_size(block, "x509_svid_cache_max_size")?,
+        jwt_cache_max: cache_size(block, "jwt_svid_cache_max_size")?,
+        rotation: rotation(block)?,
+        log: log(block, flags)?,
+        data_dir: data_dir.into(),
+        trust_domain,
+        server_address,
+        server_port,
+        socket_path,
+        admin_socket_path,
+        join_token,
+        trust,
+        workload,
+        experimental,
+        warnings,
+    })
+}
+
+/// What SPIRE has and we do not (yet): refused by name, never ignored.
+fn unserved(block: &mut Block<'_>, flags: &RunFlags) -> Result<(), LoadError> {
+    refuse_on(block, &["profiling_enabled"])?;
+    refuse(block, &["profiling_port", "profiling_freq", "profiling_names", "sds", "trust_bundle_spiffe_workload_api"])?;
+    if block.strings("authorized_delegates")?.is_some_and(|ids| !ids.is_empty()) {
+        return Err(unsupported(block, "authorized_delegates"));
+    }
+    // Envoy's SDS is not served: switching it off is what we do.
+    block.bool("disable_sds_api")?;
+    let mode = flags.rebootstrap_mode.clone().or(string(block, "rebootstrap_mode")?);
+    match mode.as_deref() {
+        None | Some("never") => {}
+        Some("auto" | "always") if flags.rebootstrap_mode.is_some() => {
+            return Err(LoadError::Unsupported {
+                place: "command line".to_owned(),
+                option: "-rebootstrapMode".to_owned(),
+            });
+        }
+        Some("auto" | "always") => return Err(unsupported(block, "rebootstrap_mode")),
+        Some(other) => {
+            return Err(LoadError::Other(format!("unknown rebootstrap mode specified: {other}")));
+        }
+    }
+    // Without rebootstrapping the delay has no effect.
+    block.duration("rebootstrap_delay")?;
+    Ok(())
+}
+
+fn join_token(block: &mut Block<'_>, flags: &RunFlags) -> Result<Secret, LoadError> {
+    let token = flags.join_token.clone().or(string(block, "join_token")?);
+    let file = flags.join_token_file.clone().or(string(block, "join_token_file")?);
+    match (token, file) {
+        (Some(_), Some(_)) => Err(LoadError::Other(
+            "only one of join_token or join_token_file can be specified, not both".to_owned(),
+        )),
+        (Some(token), None) => Ok(Secret(token)),
+        (None, None) => Ok(Secret::default()),
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(&path).map_err(|error| {
+                LoadError::Other(format!("unable to read join token file {path:?}: {error}"))
+            })?;
+            match text.trim() {
+                "" => Err(LoadError::Other("join token file is empty".to_owned())),
+                token => Ok(Secret(token.to_owned())),
+            }
+        }
+    }
+}
+
+fn server_port(block: &mut Block<'_>, flags: &RunFlags) -> Result<u16, LoadError> {
+    let file = block.port("server_port")?.filter(|port| *port != 0);
+    match flags.server_port {
+        Some(port) => u16::try_from(port)
+            .map_err(|_| LoadError::Other(format!("-serverPort: port {port} is out of range (0 to 65535)"))),
+        None => file.ok_or(LoadError::Missing("server_port")),
+    }
+}
+
+fn trust_domain(
+    block: &mut Block<'_>,
+    flags: &RunFlags,
+    warnings: &mut Vec<String>,
+) -> Result<TrustDomain, LoadError> {
+    let file = string(block, "trust_domain")?;
+    let name = flags.trust_domain.clone().or(file).ok_or(LoadError::Missing("trust_domain"))?;
+    let trust_domain = TrustDomain::new(&name)
+        .map_err(|error| LoadError::Other(format!("could not parse trust_domain {name:?}: {error}")))?;
+    if trust_domain.is_overlong() {
+        warnings.push(format!(
+            "Configured trust domain name {name:?} is longer than 255 characters: some SPIFFE implementations refuse it"
+        ));
+    }
+    Ok(trust_domain)
+}
+
+fn sockets(block: &mut Block<'_>, flags: &RunFlags) -> Result<(Option<PathBuf>, Option<PathBuf>), LoadError> {
+    let disabled = flags.disable_workload_api | block.bool("disable_workload_api")?.unwrap_or(false);
+    let file = string(block, "socket_path")?;
+    let public = flags.socket_path.clone().or(file).unwrap_or_else(|| DEFAULT_SOCKET.to_owned());
+    let public = absolute(&public);
+    let admin = string(block, "admin_socket_path")?.map(|path| absolute(&path));
+    if let (Some(admin), Some(dir)) = (&admin, public.parent())
+        && admin.starts_with(dir)
+    {
+        // The Workload API's directory is open to everybody.
+        return Err(LoadError::Other(
+            "admin socket cannot be in the same directory or a subdirectory as that containing the Workload API socket"
+                .to_owned(),
+        ));
+    }
+    Ok(((!disabled).then_some(public), admin))
+}
+
+fn absolute(path: &str) -> PathBuf {
+    std::path::absolute(Path::new(path)).unwrap_or_else(|_| path.into())
+}
+
+fn key_type(block: &mut Block<'_>) -> Result<KeyType, LoadError> {
+    match string(block, "workload_x509_svid_key_type")?.as_deref() {
+        None | Some("ec-p256") => Ok(KeyType::EcP256),
+        Some("ec-p384") => Ok(KeyType::EcP384),
+        Some("rsa-2048") => Ok(KeyType::Rsa2048),
+        Some(other) => {
+            let problem = format!("key type {other:?} is unknown; must be one of [rsa-2048, ec-p256, ec-p384]");
+            Err(invalid(block, "workload_x509_svid_key_type", problem))
+        }
+    }
+}
+
+fn cache_size(block: &mut Block<'_>, key: &str) -> Result<usize, LoadError> {
+    match block.int(key)?.unwrap_or(0) {
+        0 => Ok(DEFAULT_CACHE),
+        size => usize::try_from(size).map_err(|_| LoadError::Other(format!("{key} should not be negative"))),
+    }
+}
+
+fn rotation(block: &mut Block<'_>) -> Result<RotationPolicy, LoadError> {
+    let Some(target) = block.duration("availability_target")? else { return Ok(RotationPolicy::default()) };
+    match target.to_std() {
+        Some(target) if target >= MIN_AVAILABILITY => {
+            Ok(RotationPolicy { availability_target: Some(target.as_millis() as i64) })
+        }
+        _ => Err(invalid(block, "availability_target", "must be at least 24h")),
+    }
+}
+
+fn log(block: &mut Block<'_>, flags: &RunFlags) -> Result<LogConfig, LoadError> {
+    let wrong = |error: steeple_runtime::logs::LogError| {
+        LoadError::Other(format!("could not start logger: {error}"))
+    };
+    let level = flags.log_level.clone().or(string(block, "log_level")?);
+    let format = flags.log_format.clone().or(string(block, "log_format")?).unwrap_or_default();
+    let file = flags.log_file.clone().or(string(block, "log_file")?);
+    Ok(LogConfig {
+        format: format.parse::<LogFormat>().map_err(wrong)?,
+        level: level.map_or(Ok(LogLevel::default()), |level| level.parse()).map_err(wrong)?,
+        file: file.map(PathBuf::from),
+        source_location: flags.log_source_location | block.bool("log_source_location")?.unwrap_or(false),
+    })
+}

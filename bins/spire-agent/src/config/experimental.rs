@@ -1,0 +1,91 @@
+//! `agent { experimental { } }`. SPIRE does not look for unknown keys here, so a file with our options loads there too.
+
+use std::time::Duration;
+
+use steeple_agent_api::workload::DEFAULT_WAIT;
+use steeple_config::{Block, Strictness, UnknownKeys};
+
+use super::LoadError;
+use super::file::{invalid, refuse, refuse_on, unsupported};
+
+pub(super) struct Experimental {
+    pub sync_interval: Duration,
+    pub sync_by_revision: bool,
+    pub jwt_cache_hit_timeout: Option<Duration>,
+    pub workload_wait_timeout: Duration,
+    pub connections_per_user: Option<usize>,
+}
+
+const SYNC_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest deadline a client is known to have.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+impl Default for Experimental {
+    fn default() -> Self {
+        Self {
+            sync_interval: SYNC_INTERVAL,
+            sync_by_revision: true,
+            jwt_cache_hit_timeout: None,
+            workload_wait_timeout: DEFAULT_WAIT,
+            connections_per_user: None,
+        }
+    }
+}
+
+pub(super) fn decode(
+    agent: &mut Block<'_>,
+    unknown: &mut UnknownKeys,
+    warnings: &mut Vec<String>,
+) -> Result<Experimental, LoadError> {
+    let mut options = Experimental::default();
+    let Some(mut block) = agent.block("experimental")? else { return Ok(options) };
+    refuse(&block, &["broker", "named_pipe_name", "admin_named_pipe_name", "ratelimit"])?;
+    refuse_on(&mut block, &["require_pq_kem"])?;
+    if block.strings("feature_flags")?.is_some_and(|flags| !flags.is_empty()) {
+        return Err(unsupported(&block, "feature_flags"));
+    }
+    if let Some(interval) = duration(&mut block, "sync_interval")? {
+        if interval.is_zero() {
+            return Err(invalid(&block, "sync_interval", "must be longer than nothing"));
+        }
+        options.sync_interval = interval;
+    }
+    if let Some(by_revision) = block.bool("use_sync_authorized_entries")? {
+        warnings.push(
+            "The 'use_sync_authorized_entries' configuration is deprecated. SPIRE has announced its removal".to_owned(),
+        );
+        options.sync_by_revision = by_revision;
+    }
+    if let Some(timeout) = duration(&mut block, "jwt_svid_cache_hit_timeout")? {
+        if !(Duration::from_secs(5)..Duration::from_secs(30)).contains(&timeout) {
+            return Err(invalid(&block, "jwt_svid_cache_hit_timeout", "must be at least 5s and less than 30s"));
+        }
+        warnings.push("The use of 'jwt_svid_cache_hit_timeout' is experimental".to_owned());
+        options.jwt_cache_hit_timeout = Some(timeout);
+    }
+    if let Some(wait) = duration(&mut block, "workload_wait_timeout")? {
+        if wait >= LONGEST_WAIT {
+            let problem = "must be less than 5s: clients give up after that, and would see a timeout in place of the answer";
+            return Err(invalid(&block, "workload_wait_timeout", problem));
+        }
+        options.workload_wait_timeout = wait;
+    }
+    if let Some(most) = block.int("workload_connections_per_user")? {
+        match usize::try_from(most) {
+            Ok(most) if most > 0 => options.connections_per_user = Some(most),
+            _ => return Err(invalid(&block, "workload_connections_per_user", "must be positive")),
+        }
+    }
+    block.finish(Strictness::Lax, "experimental", unknown);
+    Ok(options)
+}
+
+fn duration(block: &mut Block<'_>, key: &str) -> Result<Option<Duration>, LoadError> {
+    match block.duration(key)? {
+        None => Ok(None),
+        Some(duration) => match duration.to_std() {
+            Some(duration) => Ok(Some(duration)),
+            None => Err(invalid(block, key, "must not be negative")),
+        },
+    }
+}

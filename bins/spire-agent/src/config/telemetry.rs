@@ -1,0 +1,66 @@
+//! `telemetry { }` and `health_checks { }` (spire.md §1.5)
+
+use steeple_config::{Block, Strictness, UnknownKeys};
+use steeple_runtime::health::HealthConfig;
+use steeple_runtime::metrics::MetricsConfig;
+use steeple_spiffe::TrustDomain;
+
+use super::file::{invalid, refuse, string};
+use super::{LoadError, Telemetry};
+
+const DEFAULT_PREFIX: &str = "spire_agent";
+
+/// `None` without a Prometheus block: nothing is recorded.
+pub(super) fn decode(
+    mut block: Block<'_>,
+    trust_domain: &TrustDomain,
+    unknown: &mut UnknownKeys,
+) -> Result<Option<Telemetry>, LoadError> {
+    refuse(&block, &["DogStatsd", "Statsd", "M3", "InMem"])?;
+    let prefix = string(&mut block, "MetricPrefix")?.unwrap_or_else(|| DEFAULT_PREFIX.to_owned());
+    let metrics = MetricsConfig {
+        prefix,
+        trust_domain_label: block
+            .bool("EnableTrustDomainLabel")?
+            .unwrap_or(false)
+            .then(|| trust_domain.name().to_owned()),
+        hostname_label: block.bool("EnableHostnameLabel")?.unwrap_or(true),
+        allowed_prefixes: block.strings("AllowedPrefixes")?.unwrap_or_default(),
+        blocked_prefixes: block.strings("BlockedPrefixes")?.unwrap_or_default(),
+        allowed_labels: block.strings("AllowedLabels")?.filter(|labels| !labels.is_empty()),
+        blocked_labels: block.strings("BlockedLabels")?.unwrap_or_default(),
+    };
+    let mut telemetry = None;
+    if let Some(mut prometheus) = block.block("Prometheus")? {
+        refuse(&prometheus, &["tls"])?;
+        let host = string(&mut prometheus, "host")?.unwrap_or_else(|| "localhost".to_owned());
+        let port = prometheus.port("port")?.unwrap_or(0);
+        prometheus.finish(Strictness::Strict, "Prometheus", unknown);
+        telemetry = Some(Telemetry { host, port, metrics });
+    }
+    // SPIRE does not look for unknown keys here.
+    block.finish(Strictness::Lax, "telemetry", unknown);
+    Ok(telemetry)
+}
+
+/// `None` unless `listener_enabled`.
+pub(super) fn decode_health(
+    mut block: Block<'_>,
+    unknown: &mut UnknownKeys,
+) -> Result<Option<HealthConfig>, LoadError> {
+    let defaults = HealthConfig::default();
+    let enabled = block.bool("listener_enabled")?.unwrap_or(false);
+    let address = string(&mut block, "bind_address")?.unwrap_or(defaults.bind_address);
+    let port = match string(&mut block, "bind_port")? {
+        None => defaults.bind_port,
+        // SPIRE has this port as a string.
+        Some(text) => text
+            .parse()
+            .map_err(|_| invalid(&block, "bind_port", format!("port {text} is out of range (0 to 65535)")))?,
+    };
+    let live_path = string(&mut block, "live_path")?.unwrap_or(defaults.live_path);
+    let ready_path = string(&mut block, "ready_path")?.unwrap_or(defaults.ready_path);
+    block.finish(Strictness::Strict, "health check", unknown);
+    let bind_address = address.trim_matches(['[', ']']).to_owned();
+    Ok(enabled.then_some(HealthConfig { bind_address, bind_port: port, live_path, ready_path }))
+}

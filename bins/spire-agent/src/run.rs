@@ -1,0 +1,262 @@
+//! `spire-agent run`: configuration → log → attest → sync → [`Bound`] → until shutdown.
+
+mod endpoints;
+mod health;
+mod limits;
+mod trust;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use steeple_agent_api::identity::{AgentIdentity, IdentityConfig};
+use steeple_agent_api::signing::Signing;
+use steeple_agent_api::storage::Storage;
+use steeple_agent_api::sync::{Sync, SyncConfig};
+use steeple_agent_api::{AgentState, ServerLink, WorkloadApi, WorkloadAttestation};
+use steeple_agent_core::CacheConfig;
+use steeple_cli::Io;
+use steeple_plugin::{KeyManager, WorkloadAttestor};
+use steeple_plugins_base::key_manager::{DiskKeyManager, MemoryKeyManager};
+use steeple_plugins_base::node_attestor::JoinToken;
+use steeple_plugins_base::workload_attestor::Unix;
+use steeple_runtime::clock::{self, Clock};
+use steeple_runtime::logs::{self, LogHandle};
+use steeple_runtime::metrics::{PrometheusListener, Registry};
+use steeple_runtime::shutdown::{DRAIN_DEADLINE, Shutdown};
+use steeple_runtime::tasks::{Drained, OnEnd, TaskGroup};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, KeyManagerConfig, LoadError};
+use crate::version::VERSION;
+
+/// Few threads: an agent is idle most of its life, and each thread keeps memory.
+const WORKERS: usize = 2;
+
+/// The command. Answers the exit code.
+pub fn command(args: &[String]) -> u8 {
+    let mut io = Io::process();
+    let config = match Config::load("run", args) {
+        Ok(config) => config,
+        Err(LoadError::Flags(e)) => {
+            io.eprint(&e.output());
+            return 1;
+        }
+        Err(e) => {
+            io.eprint(&format!("{e}\n"));
+            return 1;
+        }
+    };
+    let logs = match logs::init(config.log.clone()) {
+        Ok(logs) => logs,
+        Err(e) => {
+            io.eprint(&format!("could not start logger: {e}\n"));
+            return 1;
+        }
+    };
+    if let Err(e) = endpoints::prepare(&config) {
+        io.eprint(&format!("{e:#}\n"));
+        return 1;
+    }
+    steeple_runtime::tighten_umask();
+    steeple_runtime::install_crypto_provider();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .thread_name("spire-agent")
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(serve(config, logs)),
+        Err(e) => Err(e.into()),
+    };
+    match outcome {
+        Ok(()) => {
+            tracing::info!("Agent stopped gracefully");
+            0
+        }
+        Err(e) => {
+            tracing::error!(error = format!("{e:#}"), "Agent crashed");
+            1
+        }
+    }
+}
+
+/// Runs until a signal, or until something that it cannot do without breaks.
+async fn serve(config: Config, logs: LogHandle) -> anyhow::Result<()> {
+    let shutdown = Shutdown::new();
+    let signals = shutdown.on_signals().context("cannot listen for signals")?;
+    let tasks = TaskGroup::new(shutdown.clone());
+    tasks.spawn_until_shutdown("signals", OnEnd::Log, signals);
+    let bound = tokio::select! {
+        bound = build(config, logs, tasks) => bound?,
+        // Stopped while it attests or syncs.
+        () = shutdown.requested() => return Ok(()),
+    };
+    bound.run().await
+}
+
+/// An agent whose sockets are bound and whose tasks run.
+pub struct Bound {
+    pub socket: Option<PathBuf>,
+    pub admin_socket: Option<PathBuf>,
+    pub health: Option<SocketAddr>,
+    pub prometheus: Option<SocketAddr>,
+    pub tasks: TaskGroup,
+}
+
+impl Bound {
+    /// Until a stop is asked for; then drains.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let shutdown = self.tasks.shutdown().clone();
+        shutdown.requested().await;
+        tracing::info!(reason = shutdown.reason().as_deref().unwrap_or_default(), "Stopping agent");
+        if let Drained::Aborted(names) = self.tasks.drain(DRAIN_DEADLINE).await {
+            tracing::warn!(tasks = names.join(","), "Some tasks did not end in time");
+        }
+        if shutdown.has_failed() {
+            bail!("{}", shutdown.reason().as_deref().unwrap_or("a task failed"));
+        }
+        Ok(())
+    }
+}
+
+/// Attests, syncs once, then binds and serves. Telemetry and health come first: an agent that cannot attest is seen.
+pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow::Result<Bound> {
+    let clock = clock::system();
+    let started = clock.monotonic();
+    announce(&config, &logs);
+    let prometheus = telemetry(&config, &tasks).await?;
+    let storage = Storage::open(&config.data_dir)?;
+    let link = Arc::new(ServerLink::new(server_address(&config), &config.trust_domain, clock.clone())?);
+    let identity = IdentityConfig {
+        trust_domain: config.trust_domain.clone(),
+        storage,
+        keys: open_keys(&config).await?,
+        attestor: Arc::new(JoinToken::new(config.join_token.0.clone())),
+        trust: Arc::new(trust::Bootstrap::new(&config)),
+        clock: clock.clone(),
+    };
+    let identity = Arc::new(AgentIdentity::new(identity, link.clone()));
+    let health = health::listen(&config, &tasks).await?;
+    identity.establish().await?;
+    let state = Arc::new(agent_state(&config, &clock));
+    let signing = Signing::new(state.clone(), link.clone(), config.key_type, config.jwt_cache_hit_timeout);
+    let signing = Arc::new(signing);
+    let sync = Sync::new(state.clone(), link, identity.clone(), sync_config(&config));
+    let mut synced = sync.first_sync();
+    tasks.spawn_until_shutdown("signing", OnEnd::Shutdown, signing.clone().run());
+    tasks.spawn_until_shutdown("agent SVID", OnEnd::Shutdown, {
+        let identity = identity.clone();
+        async move { identity.run().await }
+    });
+    tasks.spawn_until_shutdown("sync", OnEnd::Shutdown, async move { sync.run().await });
+    tokio::select! {
+        _ = synced.wait_for(|synced| *synced) => {}
+        () = tasks.shutdown().requested() => bail!("{}", tasks.shutdown().reason().as_deref().unwrap_or("stopped before the first sync")),
+    }
+    let api = WorkloadApi::new(state.clone(), attestation(&config), signing, config.workload.clone());
+    let sockets = endpoints::bind(&config)?;
+    let bound = Bound {
+        socket: config.socket_path.clone(),
+        admin_socket: config.admin_socket_path.clone(),
+        health,
+        prometheus,
+        tasks: tasks.clone(),
+    };
+    let parts = endpoints::Parts { api, state, identity, logs: logs.clone(), started };
+    sockets.serve(&config, &tasks, parts)?;
+    if logs.has_file() {
+        tasks.spawn_until_shutdown("log file", OnEnd::Log, reopen_logs(logs));
+    }
+    Ok(bound)
+}
+
+fn announce(config: &Config, logs: &LogHandle) {
+    tracing::info!(data_dir = %config.data_dir.display(), launch_log_level = logs.launch_level().name(), version = VERSION, "Starting agent");
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    for (kind, name) in &config.plugins {
+        tracing::info!(subsystem_name = "catalog", external = false, plugin_name = name, plugin_type = kind, "Plugin loaded");
+    }
+}
+
+async fn telemetry(config: &Config, tasks: &TaskGroup) -> anyhow::Result<Option<SocketAddr>> {
+    let Some(telemetry) = &config.telemetry else { return Ok(None) };
+    let registry = Registry::new(telemetry.metrics.clone());
+    registry.install();
+    registry.started(VERSION, config.trust_domain.name());
+    let listener = PrometheusListener::bind(registry, &telemetry.host, telemetry.port).await;
+    let listener = listener
+        .with_context(|| format!("cannot listen for Prometheus on {}:{}", telemetry.host, telemetry.port))?;
+    let address = listener.address();
+    tasks.spawn_until_shutdown("prometheus", OnEnd::Shutdown, listener.serve());
+    Ok(Some(address))
+}
+
+fn server_address(config: &Config) -> String {
+    let host = config.server_address.trim_matches(['[', ']']);
+    if host.contains(':') {
+        format!("[{host}]:{}", config.server_port)
+    } else {
+        format!("{host}:{}", config.server_port)
+    }
+}
+
+async fn open_keys(config: &Config) -> anyhow::Result<Arc<dyn KeyManager>> {
+    Ok(match &config.key_manager {
+        KeyManagerConfig::Memory => Arc::new(MemoryKeyManager::new()),
+        KeyManagerConfig::Disk { directory } => {
+            let directory = directory.clone();
+            Arc::new(tokio::task::spawn_blocking(move || open_key_directory(&directory)).await??)
+        }
+    })
+}
+
+/// SPIRE makes the directory private and finds out now whether it can be written.
+fn open_key_directory(directory: &Path) -> anyhow::Result<DiskKeyManager> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let failed = || format!("KeyManager \"disk\": cannot write to directory {}; check its owner and mode", directory.display());
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(failed)?;
+    let probe = directory.join(".probe");
+    std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).with_context(failed)?;
+    Ok(DiskKeyManager::open_directory(directory)?)
+}
+
+fn agent_state(config: &Config, clock: &Arc<dyn Clock>) -> AgentState {
+    let cache = CacheConfig {
+        trust_domain: config.trust_domain.clone(),
+        max_size: config.x509_cache_max,
+        rotation: config.rotation,
+        seed: clock.now_nanos() as u64,
+    };
+    AgentState::new(cache, config.jwt_cache_max, clock.clone())
+}
+
+fn sync_config(config: &Config) -> SyncConfig {
+    SyncConfig {
+        interval: config.sync_interval,
+        by_revision: config.sync_by_revision,
+        version: VERSION.to_owned(),
+    }
+}
+
+fn attestation(config: &Config) -> WorkloadAttestation {
+    let mut attestors: Vec<Arc<dyn WorkloadAttestor>> = Vec::new();
+    if let Some(unix) = &config.unix {
+        attestors.push(Arc::new(Unix::new(unix.clone())));
+    }
+    WorkloadAttestation::new(attestors)
+}
+
+/// SIGUSR2: the log file was moved away.
+async fn reopen_logs(logs: LogHandle) {
+    let Ok(mut signals) = signal(SignalKind::user_defined2()) else { return };
+    while signals.recv().await.is_some() {
+        match logs.reopen() {
+            Ok(()) => tracing::info!("Reopened log file"),
+            Err(e) => tracing::error!(error = %e, "Failed to rotate log after signal"),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The Workload API socket, open to every user, and the admin socket, which is not.
+
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use steeple_agent_api::admin::{DebugServer, DebugService, LoggerServer, LoggerService};
+use steeple_agent_api::health::HealthService;
+use steeple_agent_api::{AgentIdentity, AgentState, WorkloadApi};
+use steeple_runtime::grpc;
+use steeple_runtime::logs::LogHandle;
+use steeple_runtime::tasks::{OnEnd, TaskGroup};
+use steeple_runtime::uds::{UdsListener, UdsOptions};
+
+use crate::config::Config;
+
+/// Anybody may ask; what they get depends on who they are.
+const PUBLIC_MODE: u32 = 0o777;
+const PUBLIC_DIR_MODE: u32 = 0o755;
+const ADMIN_MODE: u32 = 0o770;
+const ADMIN_DIR_MODE: u32 = 0o750;
+
+/// Makes the sockets' directories before the umask is tightened, and finds out whether another agent serves there
+/// before a join token is spent.
+pub fn prepare(config: &Config) -> anyhow::Result<()> {
+    let sockets = [(&config.socket_path, PUBLIC_DIR_MODE), (&config.admin_socket_path, ADMIN_DIR_MODE)];
+    for (path, mode) in sockets {
+        let Some(path) = path else { continue };
+        if let Some(dir) = path.parent() {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(dir)
+                .with_context(|| format!("cannot create directory {} of the socket", dir.display()))?;
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            bail!("socket {} is in use by another process; stop it or choose another path", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// Bound, not yet serving.
+pub struct Sockets {
+    public: Option<UdsListener>,
+    admin: Option<UdsListener>,
+}
+
+/// What is served.
+pub struct Parts {
+    pub api: WorkloadApi,
+    pub state: Arc<AgentState>,
+    pub identity: Arc<AgentIdentity>,
+    pub logs: LogHandle,
+    pub started: Duration,
+}
+
+pub fn bind(config: &Config) -> anyhow::Result<Sockets> {
+    let most = super::limits::connections_per_user(config.connections_per_user);
+    let open = |path: &Path, mode, dir_mode, max_per_uid| {
+        UdsListener::bind(path, UdsOptions { mode, dir_mode, max_per_uid })
+    };
+    let public = config.socket_path.as_deref().map(|path| open(path, PUBLIC_MODE, PUBLIC_DIR_MODE, Some(most)));
+    let admin = config.admin_socket_path.as_deref().map(|path| open(path, ADMIN_MODE, ADMIN_DIR_MODE, None));
+    Ok(Sockets { public: public.transpose()?, admin: admin.transpose()? })
+}
+
+impl Sockets {
+    pub fn serve(self, config: &Config, tasks: &TaskGroup, parts: Parts) -> anyhow::Result<()> {
+        let shutdown = tasks.shutdown();
+        if let Some(listener) = self.public {
+            let health = HealthService { socket: config.socket_path.clone() };
+            let (reflection, reflection_alpha) = steeple_agent_api::workload::reflection()?;
+            // Scripts wait for this line (ecosystem.md §8).
+            tracing::info!(subsystem_name = "endpoints", address = %listener.path().display(), network = "unix", "Starting Workload and SDS APIs");
+            let serving = grpc::server_builder()
+                .add_service(parts.api)
+                .add_service(health.into_server())
+                .add_service(reflection)
+                .add_service(reflection_alpha)
+                .serve_with_incoming_shutdown(listener, shutdown.requested());
+            tasks.spawn("Workload API", OnEnd::Shutdown, serving);
+        } else {
+            tracing::info!(apis = "Workload and SDS APIs", "Skipping agent APIs because public endpoint is disabled");
+        }
+        if let Some(listener) = self.admin {
+            tracing::info!(subsystem_name = "endpoints", address = %listener.path().display(), network = "unix", "Starting Admin APIs");
+            let debug = DebugService { state: parts.state, identity: parts.identity, started: parts.started };
+            let serving = grpc::server_builder()
+                .add_service(DebugServer::new(debug))
+                .add_service(LoggerServer::new(LoggerService { logs: parts.logs }))
+                .serve_with_incoming_shutdown(listener, shutdown.requested());
+            tasks.spawn("admin API", OnEnd::Shutdown, serving);
+        }
+        Ok(())
+    }
+}

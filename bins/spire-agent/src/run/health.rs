@@ -1,0 +1,41 @@
+//! The HTTP health check `agent`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde_json::json;
+use steeple_runtime::health::{Check, Health, State};
+use steeple_runtime::tasks::{OnEnd, TaskGroup};
+
+use crate::config::Config;
+
+pub async fn listen(config: &Config, tasks: &TaskGroup) -> anyhow::Result<Option<SocketAddr>> {
+    let Some(wanted) = config.health.clone() else { return Ok(None) };
+    let health = Health::new();
+    health.add("agent", Arc::new(Agent(config.socket_path.clone())))?;
+    let at = format!("{}:{}", wanted.bind_address, wanted.bind_port);
+    let listener = health.listen(wanted).await.with_context(|| format!("cannot serve health checks on {at}"))?;
+    let address = listener.address();
+    tasks.spawn_until_shutdown("health checks", OnEnd::Log, health.run());
+    tasks.spawn_until_shutdown("health listener", OnEnd::Shutdown, listener.serve());
+    Ok(Some(address))
+}
+
+/// Asks the Workload API for bundles; only Unavailable is a failure (SPIRE).
+struct Agent(Option<PathBuf>);
+
+#[tonic::async_trait]
+impl Check for Agent {
+    async fn check(&self) -> State {
+        let Some(socket) = &self.0 else { return State::ok() };
+        match steeple_agent_api::health::probe(socket).await {
+            Ok(()) => State::ok(),
+            Err(status) => State {
+                started: socket.exists(),
+                ..State::failed(json!({ "make_new_x509_err": steeple_runtime::grpc::status_text(&status) }))
+            },
+        }
+    }
+}
