@@ -1,5 +1,11 @@
 //! Generated wire types of every API Steeple speaks (`cargo xtask protos`). No hand-written line but this tree.
-#![allow(clippy::all, clippy::pedantic, missing_docs, reason = "generated code")]
+#![allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    missing_docs,
+    reason = "generated code"
+)]
 
 /// Encoded `FileDescriptorSet` of everything below.
 #[cfg(feature = "descriptors")]
