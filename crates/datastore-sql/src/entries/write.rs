@@ -19,7 +19,6 @@ pub(crate) fn create(tx: &mut Tx<'_>, mut entry: Entry, now: i64) -> Result<Crea
     if entry.id.is_empty() {
         entry.id = uuid::Uuid::new_v4().to_string();
     }
-    merge::normalize_federates_with(&mut entry);
     drop_empty_attributes(&mut entry);
     entry.revision_number = 0;
     entry.created_at = now;
@@ -46,7 +45,9 @@ pub(crate) fn create(tx: &mut Tx<'_>, mut entry: Entry, now: i64) -> Result<Crea
             additional.as_deref(),
         ],
     )?;
+    // In the order given: the first unknown one is what the refusal names.
     link(tx.conn, row, &entry.federates_with)?;
+    merge::normalize_federates_with(&mut entry);
     insert_selectors(tx.conn, row, &entry.selectors, &stamp)?;
     insert_dns_names(tx.conn, row, &entry.dns_names, &stamp)?;
     tx.entry_changed(&entry.id, Change::EntrySet(Box::new(entry.clone())))?;
@@ -172,7 +173,10 @@ pub(crate) fn prune_batch(tx: &mut Tx<'_>, before: i64, limit: u64) -> Result<u6
 }
 
 fn link(conn: &Conn, row: i64, trust_domains: &[TrustDomain]) -> Result<()> {
-    for trust_domain in trust_domains {
+    for (at, trust_domain) in trust_domains.iter().enumerate() {
+        if trust_domains[..at].contains(trust_domain) {
+            continue;
+        }
         let linked = conn.exec(
             "INSERT INTO federated_registration_entries (bundle_id, registered_entry_id) \
              SELECT id, ? FROM bundles WHERE trust_domain = ?",
