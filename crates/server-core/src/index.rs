@@ -15,6 +15,7 @@ mod deltas;
 mod few;
 mod nodes;
 mod selectors;
+mod slab;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -24,11 +25,12 @@ use hashbrown::HashTable;
 use steeple_datastore::model::{Agent, Entry};
 use steeple_spiffe::{SpiffeId, TrustDomain};
 
-use agents::Agents;
+use agents::AgentSlot;
 use deltas::Ops;
 use few::Few;
 use nodes::Nodes;
 use selectors::Selectors;
+use slab::Slab;
 
 pub use deltas::{AgentDelta, Deltas};
 
@@ -62,29 +64,27 @@ struct Alias {
 #[derive(Debug)]
 pub struct EntryIndex {
     trust_domain: TrustDomain,
-    edges: Vec<Option<Edge>>,
-    free: Vec<u32>,
+    edges: Slab<Edge>,
     /// Edges by entry id.
     by_id: HashTable<u32>,
     hasher: RandomState,
     nodes: Nodes,
     selectors: Selectors,
     aliases: HashMap<u32, Alias>,
-    agents: Agents,
+    agents: Slab<AgentSlot>,
 }
 
 impl EntryIndex {
     pub fn new(trust_domain: TrustDomain) -> Self {
         Self {
             trust_domain,
-            edges: Vec::new(),
-            free: Vec::new(),
+            edges: Slab::default(),
             by_id: HashTable::new(),
             hasher: RandomState::new(),
             nodes: Nodes::default(),
             selectors: Selectors::default(),
             aliases: HashMap::new(),
-            agents: Agents::default(),
+            agents: Slab::default(),
         }
     }
 
@@ -103,7 +103,7 @@ impl EntryIndex {
 
     /// Every entry, aliases and foreign ones too.
     pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.edges.iter().flatten().map(|edge| &edge.entry)
+        self.edges.iter().map(|edge| &edge.entry)
     }
 
     /// Entries that give this identity to somebody.
@@ -217,7 +217,7 @@ impl EntryIndex {
     }
 
     fn edge(&self, at: u32) -> Option<&Edge> {
-        self.edges.get(at as usize).and_then(Option::as_ref)
+        self.edges.find(at)
     }
 
     /// Nodes that the agent reaches.
@@ -274,18 +274,19 @@ impl EntryIndex {
                 return;
             }
             for at in self.nodes.get(node).identities.iter() {
-                match self.edge(at) {
-                    Some(edge) if edge.role == Role::Workload => {
+                let Some(edge) = self.edge(at) else { continue };
+                let stop = match edge.role {
+                    Role::Workload => {
                         if seen.insert(edge.parent) {
                             open.push(edge.parent);
                         }
+                        false
                     }
-                    Some(edge) if edge.role == Role::Alias => {
-                        if visit(Up::Alias(at)) {
-                            return;
-                        }
-                    }
-                    _ => {}
+                    Role::Alias => visit(Up::Alias(at)),
+                    Role::Foreign => false,
+                };
+                if stop {
+                    return;
                 }
             }
         }
@@ -324,9 +325,7 @@ impl EntryIndex {
         entry.parent_id = edge.entry.parent_id.clone();
         entry.spiffe_id = edge.entry.spiffe_id.clone();
         let entry = Arc::new(compact(entry));
-        if let Some(Some(edge)) = self.edges.get_mut(at as usize) {
-            edge.entry = Arc::clone(&entry);
-        }
+        self.edges.get_mut(at).entry = Arc::clone(&entry);
         if role == Role::Workload {
             for agent in self.reachers(parent) {
                 ops.set(agent, &entry);
@@ -341,10 +340,7 @@ impl EntryIndex {
         entry.spiffe_id = self.nodes.get(identity).id.clone();
         let role = self.role(&entry);
         let entry = Arc::new(compact(entry));
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.edges.push(None);
-            (self.edges.len() - 1) as u32
-        });
+        let at = self.edges.add(Edge { entry: Arc::clone(&entry), parent, identity, role });
         match role {
             Role::Workload => {
                 self.before_gaining(&self.reachers(parent), identity, ops);
@@ -369,15 +365,12 @@ impl EntryIndex {
         // Keeps the parent's node, also of entries that nobody reaches.
         self.nodes.get_mut(parent).uses += 1;
         let hash = self.hasher.hash_one(&entry.id);
-        self.edges[at as usize] = Some(Edge { entry, parent, identity, role });
         let (edges, hasher) = (&self.edges, &self.hasher);
-        self.by_id.insert_unique(hash, at, |at| {
-            edges[*at as usize].as_ref().map_or(0, |edge| hasher.hash_one(&edge.entry.id))
-        });
+        self.by_id.insert_unique(hash, at, |at| hasher.hash_one(&edges.get(*at).entry.id));
     }
 
     fn unlink(&mut self, at: u32, ops: &mut Ops) {
-        let Some(edge) = self.edges.get_mut(at as usize).and_then(Option::take) else { return };
+        let Some(edge) = self.edges.remove(at) else { return };
         let hash = self.hasher.hash_one(&edge.entry.id);
         if let Ok(found) = self.by_id.find_entry(hash, |other| *other == at) {
             found.remove();
@@ -407,7 +400,6 @@ impl EntryIndex {
         self.nodes.get_mut(parent).uses -= 1;
         self.nodes.drop_if_unused(parent);
         self.nodes.drop_if_unused(identity);
-        self.free.push(at);
     }
 
     fn role(&self, entry: &Entry) -> Role {
@@ -461,7 +453,7 @@ impl EntryIndex {
         if let Some(at) = self.nodes.get(node).agent {
             return at;
         }
-        let at = self.agents.add(node);
+        let at = self.agents.add(AgentSlot::new(node));
         self.nodes.get_mut(node).agent = Some(at);
         at
     }
@@ -551,17 +543,29 @@ impl Alias {
     }
 }
 
-/// Entries live long and are many: no spare capacity.
+/// Entries live long and are many: no spare capacity. (Shrinking in place would keep the larger block.)
 fn compact(mut entry: Entry) -> Entry {
-    entry.id.shrink_to_fit();
-    entry.hint.shrink_to_fit();
-    for selector in &mut entry.selectors {
-        selector.kind.shrink_to_fit();
-        selector.value.shrink_to_fit();
+    fn exact<T>(things: &mut Vec<T>) {
+        if things.capacity() > things.len() {
+            let mut fitting = Vec::with_capacity(things.len());
+            fitting.append(things);
+            *things = fitting;
+        }
     }
-    entry.selectors.shrink_to_fit();
-    entry.federates_with.shrink_to_fit();
-    entry.dns_names.shrink_to_fit();
+    fn exact_text(text: &mut String) {
+        if text.capacity() > text.len() {
+            *text = String::from(text.as_str());
+        }
+    }
+    exact_text(&mut entry.id);
+    exact_text(&mut entry.hint);
+    for selector in &mut entry.selectors {
+        exact_text(&mut selector.kind);
+        exact_text(&mut selector.value);
+    }
+    exact(&mut entry.selectors);
+    exact(&mut entry.federates_with);
+    exact(&mut entry.dns_names);
     entry
 }
 

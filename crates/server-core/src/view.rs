@@ -141,11 +141,13 @@ impl View {
     }
 
     /// Returns once reads see `revision`: what a caller that has just written waits for. Bound it with a timeout.
-    pub async fn wait_for(&self, revision: Revision) {
+    pub fn wait_for(&self, revision: Revision) -> impl Future<Output = ()> + Send + use<> {
         let log_id = self.log_id();
         let mut position = self.position.subscribe();
-        // Fails only when the view itself is gone; a replaced log counts its revisions anew.
-        let _ = position.wait_for(|now| now.revision >= revision || now.log_id != log_id).await;
+        async move {
+            // Fails only when the view itself is gone; a replaced log counts its revisions anew.
+            let _ = position.wait_for(|now| now.revision >= revision || now.log_id != log_id).await;
+        }
     }
 
     /// What the agent may have from now on: a complete view first, then changes. Several may listen for one agent.

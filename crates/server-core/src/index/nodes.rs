@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use hashbrown::HashTable;
 use steeple_spiffe::SpiffeId;
 
-use super::Few;
+use super::{Few, Slab};
 
 #[derive(Debug)]
 pub(super) struct Node {
@@ -21,15 +21,14 @@ pub(super) struct Node {
 
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
-    nodes: Vec<Option<Node>>,
-    free: Vec<u32>,
+    nodes: Slab<Node>,
     by_id: HashTable<u32>,
     hasher: RandomState,
 }
 
 impl Nodes {
     pub fn find(&self, id: &SpiffeId) -> Option<u32> {
-        let same = |at: &u32| self.nodes[*at as usize].as_ref().is_some_and(|node| node.id == *id);
+        let same = |at: &u32| self.nodes.get(*at).id == *id;
         self.by_id.find(self.hasher.hash_one(id), same).copied()
     }
 
@@ -38,34 +37,19 @@ impl Nodes {
         if let Some(at) = self.find(id) {
             return at;
         }
-        let node = Node { id: id.clone(), children: Few::None, identities: Few::None, agent: None, uses: 0 };
-        let at = if let Some(at) = self.free.pop() {
-            self.nodes[at as usize] = Some(node);
-            at
-        } else {
-            self.nodes.push(Some(node));
-            (self.nodes.len() - 1) as u32
-        };
+        let (children, identities) = (Few::None, Few::None);
+        let at = self.nodes.add(Node { id: id.clone(), children, identities, agent: None, uses: 0 });
         let (nodes, hasher) = (&self.nodes, &self.hasher);
-        self.by_id.insert_unique(hasher.hash_one(id), at, |at| {
-            nodes[*at as usize].as_ref().map_or(0, |node| hasher.hash_one(&node.id))
-        });
+        self.by_id.insert_unique(hasher.hash_one(id), at, |at| hasher.hash_one(&nodes.get(*at).id));
         at
     }
 
-    /// Numbers come from this table and stay valid while something hangs on the node.
     pub fn get(&self, at: u32) -> &Node {
-        match &self.nodes[at as usize] {
-            Some(node) => node,
-            None => unreachable!("node {at} is used and was dropped"),
-        }
+        self.nodes.get(at)
     }
 
     pub fn get_mut(&mut self, at: u32) -> &mut Node {
-        match &mut self.nodes[at as usize] {
-            Some(node) => node,
-            None => unreachable!("node {at} is used and was dropped"),
-        }
+        self.nodes.get_mut(at)
     }
 
     pub fn has_children(&self, at: u32) -> bool {
@@ -73,18 +57,15 @@ impl Nodes {
     }
 
     pub fn drop_if_unused(&mut self, at: u32) {
-        let Some(node) = &self.nodes[at as usize] else { return };
-        let used =
-            node.uses > 0 || node.agent.is_some() || !node.identities.is_empty() || !node.children.is_empty();
-        if used {
+        let Some(node) = self.nodes.find(at) else { return };
+        if node.uses > 0 || node.agent.is_some() || !node.identities.is_empty() || !node.children.is_empty() {
             return;
         }
         let hash = self.hasher.hash_one(&node.id);
         if let Ok(found) = self.by_id.find_entry(hash, |other| *other == at) {
             found.remove();
         }
-        self.nodes[at as usize] = None;
-        self.free.push(at);
+        self.nodes.remove(at);
     }
 
     #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use steeple_datastore::model::Selector;
 
-use super::Few;
+use super::{Few, Slab};
 
 #[derive(Debug)]
 struct Known {
@@ -20,8 +20,7 @@ struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Selectors {
     numbers: HashMap<Selector, u32>,
-    known: Vec<Option<Known>>,
-    free: Vec<u32>,
+    known: Slab<Known>,
 }
 
 impl Selectors {
@@ -35,83 +34,61 @@ impl Selectors {
 
     fn number(&mut self, selector: &Selector) -> u32 {
         if let Some(at) = self.numbers.get(selector).copied() {
-            self.get_mut(at).uses += 1;
+            self.known.get_mut(at).uses += 1;
             return at;
         }
-        let known = Known { selector: selector.clone(), uses: 1, aliases: Few::None, agents: Few::None };
-        let at = if let Some(at) = self.free.pop() {
-            self.known[at as usize] = Some(known);
-            at
-        } else {
-            self.known.push(Some(known));
-            (self.known.len() - 1) as u32
-        };
+        let (aliases, agents) = (Few::None, Few::None);
+        let at = self.known.add(Known { selector: selector.clone(), uses: 1, aliases, agents });
         self.numbers.insert(selector.clone(), at);
         at
     }
 
     pub fn release(&mut self, numbers: &[u32]) {
         for at in numbers {
-            let known = self.get_mut(*at);
+            let known = self.known.get_mut(*at);
             known.uses -= 1;
-            if known.uses == 0 {
-                if let Some(known) = self.known[*at as usize].take() {
-                    self.numbers.remove(&known.selector);
-                }
-                self.free.push(*at);
+            if known.uses == 0
+                && let Some(known) = self.known.remove(*at)
+            {
+                self.numbers.remove(&known.selector);
             }
-        }
-    }
-
-    /// Numbers are valid between intern and release.
-    fn get(&self, at: u32) -> &Known {
-        match &self.known[at as usize] {
-            Some(known) => known,
-            None => unreachable!("selector {at} was released"),
-        }
-    }
-
-    fn get_mut(&mut self, at: u32) -> &mut Known {
-        match &mut self.known[at as usize] {
-            Some(known) => known,
-            None => unreachable!("selector {at} was released"),
         }
     }
 
     /// An alias needs all of its selectors, so one is enough to look it up by: the one that fewest ask for.
     pub fn add_alias(&mut self, selectors: &[u32], alias: u32) {
-        let rarest = selectors.iter().copied().min_by_key(|at| self.get(*at).aliases.len());
+        let rarest = selectors.iter().copied().min_by_key(|at| self.known.get(*at).aliases.len());
         if let Some(at) = rarest {
-            self.get_mut(at).aliases.insert(alias);
+            self.known.get_mut(at).aliases.insert(alias);
         }
     }
 
     pub fn remove_alias(&mut self, selectors: &[u32], alias: u32) {
         for at in selectors {
-            self.get_mut(*at).aliases.remove(alias);
+            self.known.get_mut(*at).aliases.remove(alias);
         }
     }
 
     pub fn add_agent(&mut self, selectors: &[u32], agent: u32) {
         for at in selectors {
-            self.get_mut(*at).agents.insert(agent);
+            self.known.get_mut(*at).agents.insert(agent);
         }
     }
 
     pub fn remove_agent(&mut self, selectors: &[u32], agent: u32) {
         for at in selectors {
-            self.get_mut(*at).agents.remove(agent);
+            self.known.get_mut(*at).agents.remove(agent);
         }
     }
 
     /// Aliases that an agent with these selectors may match; each once.
     pub fn candidates(&self, selectors: &[u32]) -> Vec<u32> {
-        selectors.iter().flat_map(|at| self.get(*at).aliases.iter()).collect()
+        selectors.iter().flat_map(|at| self.known.get(*at).aliases.iter()).collect()
     }
 
     /// Tracked agents that have all of them; none if there are none.
     pub fn agents_with_all(&self, selectors: &[u32]) -> BTreeSet<u32> {
-        let mut by_size: Vec<&Few> = selectors.iter().map(|at| &self.get(*at).agents).collect();
+        let mut by_size: Vec<&Few> = selectors.iter().map(|at| &self.known.get(*at).agents).collect();
         by_size.sort_by_key(|agents| agents.len());
         let Some((fewest, others)) = by_size.split_first() else { return BTreeSet::new() };
         let mut found: BTreeSet<u32> = fewest.iter().collect();
