@@ -127,6 +127,11 @@ impl SocketFlags {
 }
 
 impl Session {
+    /// A session without `-timeout`, on streams of the caller's choice.
+    pub fn new(io: Io, channel: Channel, output: Output) -> Self {
+        Self { io, channel, output, timeout: None }
+    }
+
     /// Prints an answer of the type `name`: as JSON, or as `pretty` words it.
     pub fn answer<M: Message>(
         &mut self,

@@ -40,10 +40,9 @@ impl ClientCommand for Create {
             input::parse(&session.io.read(&path)?)?
         };
         let (answer, stopped) = create(session, entries).await;
-        if stopped.is_none() || !answer.results.is_empty() {
-            print(session, answer)?;
-        }
-        stopped.map_or(Ok(()), Err)
+        let printed =
+            if stopped.is_some() && answer.results.is_empty() { Ok(()) } else { print(session, answer) };
+        stopped.map_or(printed, Err)
     }
 }
 
@@ -122,7 +121,7 @@ fn progress(io: &Io, total: usize) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(total as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} entries, {per_sec}, {eta} left") {
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} entries, {eta} left") {
         bar.set_style(style);
     }
     bar
@@ -166,3 +165,6 @@ pub(super) fn print_results(
 pub(super) fn is_ok(status: Option<&types::Status>) -> bool {
     status.is_none_or(|status| status.code == tonic::Code::Ok as i32)
 }
+
+#[cfg(test)]
+mod tests;
