@@ -12,44 +12,27 @@
 
 mod agents;
 mod deltas;
+mod edges;
 mod few;
 mod nodes;
 mod selectors;
 mod slab;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use hashbrown::HashTable;
 use steeple_datastore::model::{Agent, Entry};
 use steeple_spiffe::{SpiffeId, TrustDomain};
 
 use agents::AgentSlot;
 use deltas::Ops;
+use edges::{Edge, Edges, Role};
 use few::Few;
 use nodes::Nodes;
 use selectors::Selectors;
 use slab::Slab;
 
 pub use deltas::{AgentDelta, Deltas};
-
-/// What an entry is in the graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    Workload,
-    Alias,
-    /// Of another trust domain: found by id, reached by nobody.
-    Foreign,
-}
-
-#[derive(Debug)]
-struct Edge {
-    entry: Arc<Entry>,
-    parent: u32,
-    identity: u32,
-    role: Role,
-}
 
 /// An entry that gives agents another name.
 #[derive(Debug)]
@@ -64,10 +47,7 @@ struct Alias {
 #[derive(Debug)]
 pub struct EntryIndex {
     trust_domain: TrustDomain,
-    edges: Slab<Edge>,
-    /// Edges by entry id.
-    by_id: HashTable<u32>,
-    hasher: RandomState,
+    edges: Edges,
     nodes: Nodes,
     selectors: Selectors,
     aliases: HashMap<u32, Alias>,
@@ -78,9 +58,7 @@ impl EntryIndex {
     pub fn new(trust_domain: TrustDomain) -> Self {
         Self {
             trust_domain,
-            edges: Slab::default(),
-            by_id: HashTable::new(),
-            hasher: RandomState::new(),
+            edges: Edges::default(),
             nodes: Nodes::default(),
             selectors: Selectors::default(),
             aliases: HashMap::new(),
@@ -90,15 +68,15 @@ impl EntryIndex {
 
     /// Number of entries.
     pub fn len(&self) -> usize {
-        self.by_id.len()
+        self.edges.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.edges.len() == 0
     }
 
     pub fn entry(&self, id: &str) -> Option<Arc<Entry>> {
-        self.find(id).and_then(|at| self.edge(at)).map(|edge| Arc::clone(&edge.entry))
+        self.edges.find_id(id).and_then(|at| self.edges.find(at)).map(|edge| Arc::clone(&edge.entry))
     }
 
     /// Every entry, aliases and foreign ones too.
@@ -108,9 +86,7 @@ impl EntryIndex {
 
     /// Entries that give this identity to somebody.
     pub fn entries_by_spiffe_id(&self, id: &SpiffeId) -> Vec<Arc<Entry>> {
-        let Some(node) = self.nodes.find(id) else { return Vec::new() };
-        let edges = self.nodes.get(node).identities.iter().filter_map(|at| self.edge(at));
-        edges.map(|edge| Arc::clone(&edge.entry)).collect()
+        self.edges.with_identity(id).map(|(_, edge)| Arc::clone(&edge.entry)).collect()
     }
 
     pub fn agent(&self, id: &SpiffeId) -> Option<Arc<Agent>> {
@@ -127,7 +103,7 @@ impl EntryIndex {
     pub fn authorized_entries(&self, agent: &SpiffeId) -> Vec<Arc<Entry>> {
         let mut found = Vec::new();
         for node in self.reached_by_id(agent) {
-            let edges = self.nodes.get(node).children.iter().filter_map(|at| self.edge(at));
+            let edges = self.nodes.get(node).children.iter().filter_map(|at| self.edges.find(at));
             found.extend(edges.map(|edge| Arc::clone(&edge.entry)));
         }
         found
@@ -135,7 +111,7 @@ impl EntryIndex {
 
     /// One of [`Self::authorized_entries`]: walks up from the entry instead of down from the agent.
     pub fn authorized_entry(&self, agent: &SpiffeId, entry_id: &str) -> Option<Arc<Entry>> {
-        let edge = self.edge(self.find(entry_id)?)?;
+        let edge = self.edges.find(self.edges.find_id(entry_id)?)?;
         if edge.role != Role::Workload {
             return None;
         }
@@ -157,7 +133,7 @@ impl EntryIndex {
     /// Creates or replaces an entry.
     pub fn set_entry(&mut self, entry: Entry) -> Deltas {
         let mut ops = Ops::default();
-        if let Some(at) = self.find(&entry.id) {
+        if let Some(at) = self.edges.find_id(&entry.id) {
             if self.replace_in_place(at, &entry, &mut ops) {
                 return self.finish(ops);
             }
@@ -169,7 +145,7 @@ impl EntryIndex {
 
     pub fn remove_entry(&mut self, id: &str) -> Deltas {
         let mut ops = Ops::default();
-        if let Some(at) = self.find(id) {
+        if let Some(at) = self.edges.find_id(id) {
             self.unlink(at, &mut ops);
         }
         self.finish(ops)
@@ -211,15 +187,6 @@ impl EntryIndex {
 
     // Looking things up.
 
-    fn find(&self, id: &str) -> Option<u32> {
-        let same = |at: &u32| self.edge(*at).is_some_and(|edge| edge.entry.id == id);
-        self.by_id.find(self.hasher.hash_one(id), same).copied()
-    }
-
-    fn edge(&self, at: u32) -> Option<&Edge> {
-        self.edges.find(at)
-    }
-
     /// Nodes that the agent reaches.
     fn reached_by_id(&self, id: &SpiffeId) -> Vec<u32> {
         let Some(node) = self.nodes.find(id) else {
@@ -235,10 +202,10 @@ impl EntryIndex {
         let agent = self.agents.get(agent);
         let mut roots = vec![agent.node];
         for at in self.selectors.candidates(&agent.selectors) {
-            if let (Some(alias), Some(edge)) = (self.aliases.get(&at), self.edge(at))
+            if let (Some(alias), Some(edge)) = (self.aliases.get(&at), self.edges.find(at))
                 && alias.matches(&agent.selectors)
             {
-                roots.push(edge.identity);
+                roots.extend(self.nodes.find(&edge.entry.spiffe_id));
             }
         }
         self.walk_down(roots)
@@ -258,9 +225,9 @@ impl EntryIndex {
                 continue;
             }
             order.push(node);
-            let edges = self.nodes.get(node).children.iter().filter_map(|at| self.edge(at));
-            // Leaves, the most by far, have nothing below them.
-            open.extend(edges.map(|edge| edge.identity).filter(|below| self.nodes.has_children(*below)));
+            let edges = self.nodes.get(node).children.iter().filter_map(|at| self.edges.find(at));
+            // Leaves, the most by far, have no node.
+            open.extend(edges.filter_map(|edge| self.nodes.find(&edge.entry.spiffe_id)));
         }
         order
     }
@@ -273,8 +240,7 @@ impl EntryIndex {
             if visit(Up::Node(node)) {
                 return;
             }
-            for at in self.nodes.get(node).identities.iter() {
-                let Some(edge) = self.edge(at) else { continue };
+            for (at, edge) in self.edges.with_identity(&self.nodes.get(node).id) {
                 let stop = match edge.role {
                     Role::Workload => {
                         if seen.insert(edge.parent) {
@@ -315,7 +281,7 @@ impl EntryIndex {
 
     /// The common update: same place in the graph, other contents.
     fn replace_in_place(&mut self, at: u32, entry: &Entry, ops: &mut Ops) -> bool {
-        let Some(edge) = self.edge(at) else { return false };
+        let Some(edge) = self.edges.find(at) else { return false };
         let same_place = edge.entry.parent_id == entry.parent_id && edge.entry.spiffe_id == entry.spiffe_id;
         if !same_place || (edge.role == Role::Alias && edge.entry.selectors != entry.selectors) {
             return false;
@@ -325,7 +291,7 @@ impl EntryIndex {
         entry.parent_id = edge.entry.parent_id.clone();
         entry.spiffe_id = edge.entry.spiffe_id.clone();
         let entry = Arc::new(compact(entry));
-        self.edges.get_mut(at).entry = Arc::clone(&entry);
+        self.edges.replace(at, Arc::clone(&entry));
         if role == Role::Workload {
             for agent in self.reachers(parent) {
                 ops.set(agent, &entry);
@@ -335,54 +301,53 @@ impl EntryIndex {
     }
 
     fn link(&mut self, mut entry: Entry, ops: &mut Ops) {
-        let (parent, identity) = (self.nodes.intern(&entry.parent_id), self.nodes.intern(&entry.spiffe_id));
+        let parent = self.nodes.intern(&entry.parent_id);
         entry.parent_id = self.nodes.get(parent).id.clone();
-        entry.spiffe_id = self.nodes.get(identity).id.clone();
+        let known_id =
+            self.edges.with_identity(&entry.spiffe_id).next().map(|(_, edge)| edge.entry.spiffe_id.clone());
+        let known_id =
+            known_id.or_else(|| Some(self.nodes.get(self.nodes.find(&entry.spiffe_id)?).id.clone()));
+        entry.spiffe_id = known_id.unwrap_or(entry.spiffe_id);
         let role = self.role(&entry);
         let entry = Arc::new(compact(entry));
-        let at = self.edges.add(Edge { entry: Arc::clone(&entry), parent, identity, role });
         match role {
             Role::Workload => {
-                self.before_gaining(&self.reachers(parent), identity, ops);
-                for agent in self.reachers(parent) {
+                let agents = self.reachers(parent);
+                self.before_gaining(&agents, &entry.spiffe_id, ops);
+                for agent in agents {
                     ops.set(agent, &entry);
                 }
+                let at = self.edges.add(entry, parent, role);
                 self.nodes.get_mut(parent).children.insert(at);
             }
             Role::Alias => {
                 let selectors = self.selectors.intern(&entry.selectors);
                 let agents = self.selectors.agents_with_all(&selectors);
-                self.before_gaining(&agents, identity, ops);
+                self.before_gaining(&agents, &entry.spiffe_id, ops);
+                let at = self.edges.add(entry, parent, role);
                 for agent in &agents {
                     self.agents.get_mut(*agent).aliases.insert(at);
                 }
                 self.selectors.add_alias(&selectors, at);
                 self.aliases.insert(at, Alias { selectors, agents });
             }
-            Role::Foreign => {}
+            Role::Foreign => {
+                self.edges.add(entry, parent, role);
+            }
         }
-        self.nodes.get_mut(identity).identities.insert(at);
         // Keeps the parent's node, also of entries that nobody reaches.
         self.nodes.get_mut(parent).uses += 1;
-        let hash = self.hasher.hash_one(&entry.id);
-        let (edges, hasher) = (&self.edges, &self.hasher);
-        self.by_id.insert_unique(hash, at, |at| hasher.hash_one(&edges.get(*at).entry.id));
     }
 
     fn unlink(&mut self, at: u32, ops: &mut Ops) {
         let Some(edge) = self.edges.remove(at) else { return };
-        let hash = self.hasher.hash_one(&edge.entry.id);
-        if let Ok(found) = self.by_id.find_entry(hash, |other| *other == at) {
-            found.remove();
-        }
-        let Edge { entry, parent, identity, role } = edge;
-        let losing = match role {
+        let losing = match edge.role {
             Role::Workload => {
-                let losing = self.reachers(parent);
+                let losing = self.reachers(edge.parent);
                 for agent in &losing {
-                    ops.gone(*agent, &entry);
+                    ops.gone(*agent, &edge.entry);
                 }
-                self.nodes.get_mut(parent).children.remove(at);
+                self.nodes.get_mut(edge.parent).children.remove(at);
                 losing
             }
             Role::Alias => self.aliases.remove(&at).map_or_else(BTreeSet::new, |alias| {
@@ -395,11 +360,9 @@ impl EntryIndex {
             }),
             Role::Foreign => BTreeSet::new(),
         };
-        self.nodes.get_mut(identity).identities.remove(at);
-        self.after_losing(&losing, identity, ops);
-        self.nodes.get_mut(parent).uses -= 1;
-        self.nodes.drop_if_unused(parent);
-        self.nodes.drop_if_unused(identity);
+        self.after_losing(&losing, &edge.entry.spiffe_id, ops);
+        self.nodes.get_mut(edge.parent).uses -= 1;
+        self.nodes.drop_if_unused(edge.parent);
     }
 
     fn role(&self, entry: &Entry) -> Role {
@@ -413,11 +376,9 @@ impl EntryIndex {
         }
     }
 
-    /// `agents` are about to reach `node`: what is below it comes to those that do not reach it yet.
-    fn before_gaining(&self, agents: &BTreeSet<u32>, node: u32, ops: &mut Ops) {
-        if !self.nodes.has_children(node) || agents.is_empty() {
-            return;
-        }
+    /// `agents` are about to reach `identity`: what is below it comes to those that do not reach it yet.
+    fn before_gaining(&self, agents: &BTreeSet<u32>, identity: &SpiffeId, ops: &mut Ops) {
+        let Some(node) = self.nodes.find(identity).filter(|_| !agents.is_empty()) else { return };
         let already = self.reachers(node);
         for agent in agents.difference(&already) {
             let reached: HashSet<u32> = self.reached(*agent).into_iter().collect();
@@ -427,11 +388,9 @@ impl EntryIndex {
         }
     }
 
-    /// `agents` have lost a way to `node`: what is below it goes from those that have no other.
-    fn after_losing(&self, agents: &BTreeSet<u32>, node: u32, ops: &mut Ops) {
-        if !self.nodes.has_children(node) || agents.is_empty() {
-            return;
-        }
+    /// `agents` have lost a way to `identity`: what is below it goes from those that have no other.
+    fn after_losing(&self, agents: &BTreeSet<u32>, identity: &SpiffeId, ops: &mut Ops) {
+        let Some(node) = self.nodes.find(identity).filter(|_| !agents.is_empty()) else { return };
         let still = self.reachers(node);
         for agent in agents.difference(&still) {
             let reached: HashSet<u32> = self.reached(*agent).into_iter().collect();
@@ -443,7 +402,7 @@ impl EntryIndex {
 
     fn entries_of(&self, nodes: &[u32]) -> impl Iterator<Item = &Arc<Entry>> {
         let edges = nodes.iter().flat_map(|node| self.nodes.get(*node).children.iter());
-        edges.filter_map(|at| self.edge(at)).map(|edge| &edge.entry)
+        edges.filter_map(|at| self.edges.find(at)).map(|edge| &edge.entry)
     }
 
     // Changing agents.

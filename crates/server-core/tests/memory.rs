@@ -12,7 +12,7 @@ use steeple_spiffe::{SpiffeId, TrustDomain};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ENTRIES: usize = 50_000;
-const BUDGET: usize = 800;
+const BUDGET: usize = 700;
 
 fn resident_bytes() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();

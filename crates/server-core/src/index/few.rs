@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 #[derive(Debug, Default, Clone)]
+#[allow(clippy::box_collection, reason = "the set is three words, most places hold one number")]
 pub(super) enum Few {
     #[default]
     None,
@@ -33,10 +34,6 @@ impl Few {
                 }
             }
         }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        matches!(self, Self::None)
     }
 
     pub fn len(&self) -> usize {

@@ -1,4 +1,4 @@
-//! SPIFFE IDs, each once, and what hangs on them.
+//! The SPIFFE IDs of agents and parents, and what hangs on them. Most IDs, those of leaves, have no node.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -12,8 +12,6 @@ pub(super) struct Node {
     pub id: SpiffeId,
     /// Workload entries whose parent this is.
     pub children: Few,
-    /// Entries of any role whose SPIFFE ID this is.
-    pub identities: Few,
     pub agent: Option<u32>,
     /// Entries of any role whose parent this is.
     pub uses: u32,
@@ -21,14 +19,14 @@ pub(super) struct Node {
 
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
-    nodes: Slab<Node>,
+    slab: Slab<Node>,
     by_id: HashTable<u32>,
     hasher: RandomState,
 }
 
 impl Nodes {
     pub fn find(&self, id: &SpiffeId) -> Option<u32> {
-        let same = |at: &u32| self.nodes.get(*at).id == *id;
+        let same = |at: &u32| self.slab.get(*at).id == *id;
         self.by_id.find(self.hasher.hash_one(id), same).copied()
     }
 
@@ -37,35 +35,30 @@ impl Nodes {
         if let Some(at) = self.find(id) {
             return at;
         }
-        let (children, identities) = (Few::None, Few::None);
-        let at = self.nodes.add(Node { id: id.clone(), children, identities, agent: None, uses: 0 });
-        let (nodes, hasher) = (&self.nodes, &self.hasher);
+        let at = self.slab.add(Node { id: id.clone(), children: Few::None, agent: None, uses: 0 });
+        let (nodes, hasher) = (&self.slab, &self.hasher);
         self.by_id.insert_unique(hasher.hash_one(id), at, |at| hasher.hash_one(&nodes.get(*at).id));
         at
     }
 
     pub fn get(&self, at: u32) -> &Node {
-        self.nodes.get(at)
+        self.slab.get(at)
     }
 
     pub fn get_mut(&mut self, at: u32) -> &mut Node {
-        self.nodes.get_mut(at)
-    }
-
-    pub fn has_children(&self, at: u32) -> bool {
-        !self.get(at).children.is_empty()
+        self.slab.get_mut(at)
     }
 
     pub fn drop_if_unused(&mut self, at: u32) {
-        let Some(node) = self.nodes.find(at) else { return };
-        if node.uses > 0 || node.agent.is_some() || !node.identities.is_empty() || !node.children.is_empty() {
+        let Some(node) = self.slab.find(at) else { return };
+        if node.uses > 0 || node.agent.is_some() {
             return;
         }
         let hash = self.hasher.hash_one(&node.id);
         if let Ok(found) = self.by_id.find_entry(hash, |other| *other == at) {
             found.remove();
         }
-        self.nodes.remove(at);
+        self.slab.remove(at);
     }
 
     #[cfg(test)]
