@@ -92,13 +92,23 @@ where
             };
             request.extensions_mut().insert(rpc.clone());
             end.rpc = Some(rpc);
-            let response = inner.call(request).await?;
+            let mut response = inner.call(request).await?.map(Body::new);
+            if let Some(refused) = Status::from_header_map(response.headers()).as_ref().and_then(too_large) {
+                response = refused.into_http();
+            }
             if let Some(status) = Status::from_header_map(response.headers()) {
                 end.finish(status.code(), Some(&status));
             }
             Ok(response.map(|body| Body::new(Observed { body: Box::pin(body), end })))
         })
     }
+}
+
+/// Go's code for a message beyond the limit; tonic has another.
+fn too_large(status: &Status) -> Option<Status> {
+    let text = status.message();
+    (status.code() == Code::OutOfRange && text.contains("message length too large"))
+        .then(|| Status::resource_exhausted(text))
 }
 
 /// Who calls, and may they.

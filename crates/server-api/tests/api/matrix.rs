@@ -1,0 +1,191 @@
+//! Every RPC, called by every kind of caller (spire.md §1.7).
+
+use std::collections::BTreeMap;
+
+use http::uri::PathAndQuery;
+use steeple_datastore::AgentUpdate;
+use steeple_proto::spire::api::types::permission_denied_details::Reason;
+use steeple_server_api::access::{Access, METHODS};
+use steeple_server_api::error::denied_reason;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::harness::{Options, Server, agent_id, entry, pool_key, start};
+
+/// An empty message of any type, both ways: authorization comes before the message is read.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Nothing {}
+
+async fn call(channel: &Channel, path: &'static str) -> Result<(), Status> {
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+    let codec: tonic_prost::ProstCodec<Nothing, Nothing> = tonic_prost::ProstCodec::default();
+    let requests = tokio_stream::iter([Nothing {}]);
+    let response = grpc
+        .streaming(tonic::Request::new(requests), PathAndQuery::from_static(path), codec)
+        .await?;
+    // A refusal of a streaming call may come as the first thing on the stream.
+    let mut stream = response.into_inner();
+    let first = tokio::time::timeout(std::time::Duration::from_millis(200), stream.message()).await;
+    match first {
+        Ok(Err(status)) => Err(status),
+        _ => Ok(()),
+    }
+}
+
+fn is_denied(outcome: &Result<(), Status>, path: &str) -> bool {
+    match outcome {
+        Ok(()) => false,
+        Err(status) => {
+            status.code() == Code::PermissionDenied
+                && status.message() == format!("authorization denied for method {path}")
+        }
+    }
+}
+
+struct Kinds(BTreeMap<&'static str, Channel>);
+
+impl Kinds {
+    async fn of(server: &Server) -> Self {
+        server
+            .entry(steeple_datastore::model::Entry {
+                admin: true,
+                ..entry("spiffe://example.org/spire/server", "/admin-by-entry")
+            })
+            .await;
+        server
+            .entry(steeple_datastore::model::Entry {
+                downstream: true,
+                ..entry("spiffe://example.org/spire/server", "/downstream")
+            })
+            .await;
+        server.entry(entry("spiffe://example.org/spire/server", "/workload")).await;
+        let evicted = server.agent("evicted").await.1;
+        server.state.store.delete_agent(&agent_id("evicted")).await.unwrap();
+        let banned = server.agent("banned").await.1;
+        let ban = AgentUpdate { serial_number: Some(String::new()), ..AgentUpdate::default() };
+        server.state.store.update_agent(&agent_id("banned"), ban, 0).await.unwrap();
+        let inactive = server.agent("inactive").await.1;
+        let other = AgentUpdate { serial_number: Some("12345".to_owned()), ..AgentUpdate::default() };
+        server.state.store.update_agent(&agent_id("inactive"), other, 0).await.unwrap();
+        Self(BTreeMap::from([
+            ("local", server.local()),
+            ("anonymous", server.anonymous()),
+            ("workload", server.workload("spiffe://example.org/workload").await),
+            ("admin by config", server.workload("spiffe://example.org/admin-by-config").await),
+            ("admin by entry", server.workload("spiffe://example.org/admin-by-entry").await),
+            ("downstream", server.workload("spiffe://example.org/downstream").await),
+            ("agent", server.agent("good").await.1),
+            ("evicted agent", evicted),
+            ("banned agent", banned),
+            ("inactive agent", inactive),
+        ]))
+    }
+}
+
+fn may(kind: &str, access: Access) -> bool {
+    access.anyone
+        || match kind {
+            "local" => access.local,
+            "admin by config" | "admin by entry" => access.admin,
+            "downstream" => access.downstream,
+            "agent" => access.agent,
+            _ => false,
+        }
+}
+
+fn local_only(path: &str) -> bool {
+    ["spire.api.server.logger.", "spire.api.server.debug.", "grpc.health."].iter().any(|p| path[1..].starts_with(p))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_rpc_by_each_kind_of_caller() {
+    let server = start(Options::default()).await;
+    let kinds = Kinds::of(&server).await;
+    for method in METHODS {
+        // Would stop the log for the other tests.
+        if method.name == "SetLogLevel" {
+            continue;
+        }
+        for (kind, channel) in &kinds.0 {
+            let outcome = call(channel, method.path).await;
+            let served_here = (*kind == "local" && method.path != "/steeple.agent.v1.Sync/Watch")
+                || (*kind != "local" && !local_only(method.path));
+            let what = format!("{} by {kind}: {outcome:?}", method.path);
+            match (may(kind, method.access), served_here) {
+                (false, _) => assert!(is_denied(&outcome, method.path), "{what}"),
+                (true, false) => {
+                    assert_eq!(outcome.as_ref().unwrap_err().code(), Code::Unimplemented, "{what}");
+                }
+                (true, true) => assert!(!is_denied(&outcome, method.path), "{what}"),
+            }
+            if let Err(status) = &outcome
+                && is_denied(&outcome, method.path)
+            {
+                let reason = denied_reason(status);
+                let expected = if method.access.agent { reason_of(kind) } else { None };
+                assert_eq!(reason, expected, "{what}");
+            }
+        }
+    }
+}
+
+/// What an agent learns; a caller that is no agent at all learns that, too.
+fn reason_of(kind: &str) -> Option<Reason> {
+    match kind {
+        "local" | "anonymous" => None,
+        "banned agent" => Some(Reason::AgentBanned),
+        "inactive agent" => Some(Reason::AgentNotActive),
+        _ => Some(Reason::AgentNotAttested),
+    }
+}
+
+#[tokio::test]
+async fn an_expired_svid_does_not_get_past_the_handshake_or_the_check() {
+    let server = start(Options::default()).await;
+    let (_, channel) = server.agent("old").await;
+    let path = "/spire.api.server.entry.v1.Entry/GetAuthorizedEntries";
+    assert!(call(&channel, path).await.is_ok());
+    // The connection stays; the SVID on it does not last.
+    server.clock.advance(std::time::Duration::from_secs(3_601));
+    let status = call(&channel, path).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
+    assert_eq!(denied_reason(&status), Some(Reason::AgentExpired));
+}
+
+#[tokio::test]
+async fn unknown_methods_are_unimplemented() {
+    let server = start(Options::default()).await;
+    for path in [
+        "/spire.api.server.trustdomain.v1.TrustDomain/ListFederationRelationships",
+        "/spire.api.server.localauthority.v1.LocalAuthority/GetJWTAuthorityState",
+        "/spire.api.server.entry.v1.Entry/NoSuchMethod",
+        "/no.Such/Service",
+    ] {
+        let status = call(&server.local(), path).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented, "{path}");
+    }
+}
+
+/// A renewed serial is good from its first use; the old one until then.
+#[tokio::test]
+async fn a_new_serial_becomes_current_when_first_used() {
+    let server = start(Options::default()).await;
+    let (id, old) = server.agent("renewing").await;
+    let next = server.agent_svid(&id).await;
+    let update = AgentUpdate {
+        new_serial_number: Some(next.serial.clone()),
+        new_expires_at: Some(next.expires_at),
+        ..AgentUpdate::default()
+    };
+    server.state.store.update_agent(&id, update, 0).await.unwrap();
+    let path = "/spire.api.server.entry.v1.Entry/GetAuthorizedEntries";
+    assert!(call(&old, path).await.is_ok(), "the old one is good");
+    let new = server.with_svid(&next, &pool_key(1));
+    assert!(call(&new, path).await.is_ok(), "the new one is good");
+    let stored = server.state.store.fetch_agent(&id).await.unwrap().unwrap();
+    assert_eq!((stored.serial_number, stored.new_serial_number), (next.serial, String::new()));
+    assert_eq!(stored.expires_at, next.expires_at);
+    let status = call(&old, path).await.unwrap_err();
+    assert_eq!(denied_reason(&status), Some(Reason::AgentNotActive), "the old one is over");
+}
