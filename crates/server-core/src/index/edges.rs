@@ -33,7 +33,7 @@ const END: u32 = u32::MAX;
 
 #[derive(Debug, Default)]
 pub(super) struct Edges {
-    edges: Slab<Edge>,
+    slab: Slab<Edge>,
     by_id: HashTable<u32>,
     /// The first entry of each SPIFFE ID.
     by_identity: HashTable<u32>,
@@ -46,22 +46,22 @@ impl Edges {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Edge> {
-        self.edges.iter()
+        self.slab.iter()
     }
 
     pub fn find(&self, at: u32) -> Option<&Edge> {
-        self.edges.find(at)
+        self.slab.find(at)
     }
 
     pub fn find_id(&self, id: &str) -> Option<u32> {
-        self.by_id.find(self.hasher.hash_one(id), |at| self.edges.get(*at).entry.id == id).copied()
+        self.by_id.find(self.hasher.hash_one(id), |at| self.slab.get(*at).entry.id == id).copied()
     }
 
     /// Entries that give this identity.
     pub fn with_identity(&self, id: &SpiffeId) -> impl Iterator<Item = (u32, &Edge)> {
         let mut at = self.first_with(id).unwrap_or(END);
         std::iter::from_fn(move || {
-            let edge = self.edges.find(at)?;
+            let edge = self.slab.find(at)?;
             let found = (at, edge);
             at = edge.next;
             Some(found)
@@ -70,7 +70,7 @@ impl Edges {
 
     fn first_with(&self, id: &SpiffeId) -> Option<u32> {
         self.by_identity
-            .find(self.hasher.hash_one(id), |at| self.edges.get(*at).entry.spiffe_id == *id)
+            .find(self.hasher.hash_one(id), |at| self.slab.get(*at).entry.spiffe_id == *id)
             .copied()
     }
 
@@ -79,11 +79,11 @@ impl Edges {
         let id_hash = self.hasher.hash_one(&entry.id);
         let identity_hash = self.hasher.hash_one(&entry.spiffe_id);
         let first = self.first_with(&entry.spiffe_id);
-        let at = self.edges.add(Edge { entry, parent, role, previous: END, next: first.unwrap_or(END) });
-        let (edges, hasher) = (&self.edges, &self.hasher);
+        let at = self.slab.add(Edge { entry, parent, role, previous: END, next: first.unwrap_or(END) });
+        let (edges, hasher) = (&self.slab, &self.hasher);
         self.by_id.insert_unique(id_hash, at, |at| hasher.hash_one(&edges.get(*at).entry.id));
         if let Some(first) = first {
-            self.edges.get_mut(first).previous = at;
+            self.slab.get_mut(first).previous = at;
             self.move_head(identity_hash, first, at);
         } else {
             self.by_identity
@@ -93,17 +93,17 @@ impl Edges {
     }
 
     pub fn remove(&mut self, at: u32) -> Option<Edge> {
-        let edge = self.edges.find(at)?;
+        let edge = self.slab.find(at)?;
         let (id_hash, identity_hash) =
             (self.hasher.hash_one(&edge.entry.id), self.hasher.hash_one(&edge.entry.spiffe_id));
         let (previous, next) = (edge.previous, edge.next);
         if let Ok(found) = self.by_id.find_entry(id_hash, |other| *other == at) {
             found.remove();
         }
-        if let Some(after) = self.edges.find_mut(next) {
+        if let Some(after) = self.slab.find_mut(next) {
             after.previous = previous;
         }
-        match self.edges.find_mut(previous) {
+        match self.slab.find_mut(previous) {
             Some(before) => before.next = next,
             None if next == END => {
                 if let Ok(found) = self.by_identity.find_entry(identity_hash, |other| *other == at) {
@@ -112,7 +112,7 @@ impl Edges {
             }
             None => self.move_head(identity_hash, at, next),
         }
-        self.edges.remove(at)
+        self.slab.remove(at)
     }
 
     fn move_head(&mut self, hash: u64, from: u32, to: u32) {
@@ -123,6 +123,6 @@ impl Edges {
 
     /// Same id, parent and SPIFFE ID; other contents.
     pub fn replace(&mut self, at: u32, entry: Arc<Entry>) {
-        self.edges.get_mut(at).entry = entry;
+        self.slab.get_mut(at).entry = entry;
     }
 }

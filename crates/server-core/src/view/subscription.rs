@@ -43,16 +43,16 @@ pub struct Subscription {
 
 impl Subscription {
     pub(super) fn new(view: Arc<View>, agent: SpiffeId) -> Self {
-        let listener = Arc::new(Listener {
-            agent,
-            pending: Mutex::new(Pending { snapshot: true, ..Pending::default() }),
-            wake: Notify::new(),
-        });
-        {
+        let listener = {
             let mut inner = view.write();
-            inner.index.track(&listener.agent);
+            // A ban that came between the caller's authorization and now.
+            let denied = inner.index.agent(&agent).is_some_and(|known| known.is_banned());
+            let pending = Pending { snapshot: true, denied, ..Pending::default() };
+            inner.index.track(&agent);
+            let listener = Arc::new(Listener { agent, pending: Mutex::new(pending), wake: Notify::new() });
             inner.listeners.add(&listener);
-        }
+            listener
+        };
         Self { view, listener }
     }
 

@@ -215,6 +215,8 @@ async fn an_evicted_or_banned_agent_is_told() {
     assert!(subscription.take().is_none(), "a renewal is none of its business");
     followed.commit(Change::AgentSet(Box::new(agent(AGENT, ""))));
     assert!(next(&mut subscription).await.denied);
+    let mut late = followed.view.subscribe(&id(AGENT));
+    assert!(next(&mut late).await.denied, "banned just before it subscribed");
     followed.commit(Change::AgentSet(Box::new(agent(AGENT, "3"))));
     followed.commit(Change::AgentGone { id: id(AGENT) });
     assert!(next(&mut subscription).await.denied);
