@@ -98,27 +98,28 @@ impl CaManager {
         self.refresh_bundle().await
     }
 
+    /// One rotation. A kind that fails does not keep the other from its turn; the first error is returned.
     async fn advance(&self, state: &mut State, now: i64) -> Result<(), CaError> {
-        // A rotation whose caller went away may have left an effect unanswered.
-        *state = state.clone().step(Event::Failed, now).0;
         let mut event = Event::Tick;
+        let mut first_error = None;
         loop {
             let (next, effects) = state.clone().step(event, now);
             *state = next;
             let mut answer = None;
             for effect in effects {
                 match self.carry_out(effect, now).await {
-                    Ok(Some(event)) => answer = Some(event),
                     Ok(None) => {}
+                    Ok(done) => answer = done,
                     Err(error) => {
-                        *state = state.clone().step(Event::Failed, now).0;
-                        return Err(error);
+                        answer = Some(Event::Failed);
+                        first_error.get_or_insert(error);
                     }
                 }
             }
-            match answer {
-                Some(answer) => event = answer,
-                None => return Ok(()),
+            match (answer, first_error) {
+                (Some(answer), error) => (event, first_error) = (answer, error),
+                (None, Some(error)) => return Err(error),
+                (None, None) => return Ok(()),
             }
         }
     }
@@ -143,6 +144,7 @@ impl CaManager {
             Effect::Publish(authority) => {
                 let bundle = self.store.append_bundle(with_authority(config, &authority), now).await?;
                 self.set_bundle(bundle);
+                log_authority(&authority, ["X509 CA prepared", "JWT key prepared"]);
                 Ok(Some(Event::Published))
             }
             Effect::SaveJournal(journal) => {
@@ -162,15 +164,7 @@ impl CaManager {
             (Kind::X509, None) => return Err(CaError::X509NotReady),
             (Kind::Jwt, _) => (&self.jwt, Signer::jwt(authority)?),
         };
-        tracing::info!(
-            subsystem_name = "ca_manager",
-            slot = authority.slot.as_str(),
-            issued_at = authority.issued_at,
-            expiration = authority.not_after,
-            local_authority_id = %authority.id,
-            "{}",
-            if authority.kind == Kind::X509 { "X509 CA activated" } else { "JWT key activated" },
-        );
+        log_authority(authority, ["X509 CA activated", "JWT key activated"]);
         let signer = Arc::new(signer);
         self.retired().insert(signer.key_id.clone(), Arc::downgrade(&signer));
         place.store(Some(signer));
@@ -324,6 +318,19 @@ impl CaManager {
             self.jwt.load_full().filter(|signer| signer.not_after > now).ok_or(CaError::JwtNotReady)?;
         self.desk.token(&signer, params, now).await
     }
+}
+
+/// SPIRE's messages for each kind.
+fn log_authority(authority: &Authority, [x509, jwt]: [&str; 2]) {
+    tracing::info!(
+        subsystem_name = "ca_manager",
+        slot = authority.slot.as_str(),
+        issued_at = authority.issued_at,
+        expiration = authority.not_after,
+        local_authority_id = %authority.id,
+        "{}",
+        if authority.kind == Kind::X509 { x509 } else { jwt },
+    );
 }
 
 fn loaded_state(

@@ -121,7 +121,7 @@ pub struct Slots {
 /// What has happened.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Time has passed.
+    /// Time has passed; begins a rotation. What a rotation before left unanswered is given up.
     Tick,
     /// [`Effect::GenerateKey`] is done. `kid` is what a JWT authority is to be called.
     KeyGenerated { public_key: PublicKey, kid: String },
@@ -131,7 +131,7 @@ pub enum Event {
     Published,
     /// [`Effect::SaveJournal`] is done.
     JournalSaved { row: u64 },
-    /// The last effect failed; whether it took place is unknown.
+    /// The last effect failed; whether it took place is unknown. Its kind waits for the next rotation.
     Failed,
 }
 
@@ -171,13 +171,24 @@ pub struct State {
     /// Take over once the journal is saved.
     taking_over: Vec<Kind>,
     work: Option<Work>,
+    /// Kinds that failed in this rotation.
+    given_up: Vec<Kind>,
 }
 
 impl State {
     /// As loaded: `journal` and the slots that [`super::journal::load`] found usable. `ttl` > 0 in seconds.
     pub fn new(ttl: i64, jwt: bool, journal: Journal, x509_slots: Slots, jwt_slots: Slots) -> Self {
-        let taking_over = Vec::new();
-        Self { ttl, jwt, x509_slots, jwt_slots, journal, unsaved: false, taking_over, work: None }
+        Self {
+            ttl,
+            jwt,
+            x509_slots,
+            jwt_slots,
+            journal,
+            unsaved: false,
+            taking_over: Vec::new(),
+            work: None,
+            given_up: Vec::new(),
+        }
     }
 
     pub fn slots(&self, kind: Kind) -> &Slots {
@@ -202,8 +213,11 @@ impl State {
     #[must_use]
     pub fn step(mut self, event: Event, now: i64) -> (Self, Vec<Effect>) {
         let effects = match (event, self.work.take()) {
-            (Event::Tick, None) => self.plan(now),
-            (Event::Failed, _) => Vec::new(),
+            (Event::Tick, _) => {
+                self.given_up.clear();
+                self.plan(now)
+            }
+            (Event::Failed, Some(work)) => self.failed(&work, now),
             (Event::KeyGenerated { public_key, kid }, Some(Work::Generating { kind, slot })) => {
                 self.key_generated(kind, slot, public_key, kid, now)
             }
@@ -237,19 +251,32 @@ impl State {
             return self.save();
         }
         for kind in Kind::ALL {
-            if kind == Kind::Jwt && !self.jwt {
+            // The journal is found by the X.509 authority: without one, a JWT key could not be recorded.
+            if kind == Kind::Jwt && self.x509_slots.current.is_none() {
+                break;
+            }
+            let wanted = kind == Kind::X509 || self.jwt;
+            if !wanted || self.given_up.contains(&kind) {
                 continue;
             }
             let effects = self.plan_kind(kind, now);
             if !effects.is_empty() {
                 return effects;
             }
-            // The journal is found by the X.509 authority: without one, nothing could be recorded.
-            if self.slots(kind).current.is_none() {
-                break;
-            }
         }
         Vec::new()
+    }
+
+    fn failed(&mut self, work: &Work, now: i64) -> Vec<Effect> {
+        let kind = match work {
+            Work::Generating { kind, .. } => *kind,
+            Work::Signing { .. } => Kind::X509,
+            Work::Publishing(authority) => authority.kind,
+            // The store does not work: nothing else would.
+            Work::Saving => return Vec::new(),
+        };
+        self.given_up.push(kind);
+        self.plan(now)
     }
 
     fn plan_kind(&mut self, kind: Kind, now: i64) -> Vec<Effect> {

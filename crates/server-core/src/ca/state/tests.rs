@@ -128,13 +128,31 @@ fn what_does_not_fit_changes_nothing() {
     assert!(effects.is_empty());
     let (state, effects) = state.step(Event::Tick, 300);
     assert!(matches!(effects[..], [Effect::GenerateKey { .. }]));
-    let (state, effects) = state.step(Event::Tick, 301);
-    assert!(effects.is_empty(), "one thing at a time");
     let (state, effects) = state.step(Event::JournalSaved { row: 9 }, 301);
     assert!(effects.is_empty());
     let (state, _) = state.step(Event::Failed, 301);
-    let (_, effects) = state.step(Event::Tick, 302);
-    assert!(matches!(effects[..], [Effect::GenerateKey { .. }]), "tried again");
+    let (state, effects) = state.step(Event::Tick, 302);
+    assert!(matches!(effects[..], [Effect::GenerateKey { kind: Kind::X509, .. }]), "tried again");
+    let (_, effects) = state.step(Event::Tick, 303);
+    assert!(
+        matches!(effects[..], [Effect::GenerateKey { kind: Kind::X509, .. }]),
+        "also what was never answered"
+    );
+}
+
+#[test]
+fn one_kind_that_fails_does_not_keep_the_other_from_its_turn() {
+    let (state, _) = settle(fresh(600), 0);
+    let (state, effects) = state.step(Event::Tick, 300);
+    assert!(matches!(effects[..], [Effect::GenerateKey { kind: Kind::X509, .. }]));
+    let (state, effects) = state.step(Event::Failed, 300);
+    assert!(matches!(effects[..], [Effect::GenerateKey { kind: Kind::Jwt, .. }]));
+    let (state, effects) = state.step(Event::Failed, 300);
+    assert!(effects.is_empty(), "until the next rotation");
+    assert_eq!(settle(state, 310).1.len(), 7);
+    // Without an X.509 authority nothing could be recorded.
+    let (state, _) = fresh(600).step(Event::Tick, 0);
+    assert!(state.step(Event::Failed, 0).1.is_empty());
 }
 
 #[test]
