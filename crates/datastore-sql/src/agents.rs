@@ -66,24 +66,25 @@ pub(crate) fn count(conn: &Conn, filter: &AgentFilter) -> Result<u64> {
     Ok(conn.first(&sql, &args, |row| row.int(0))?.unwrap_or_default() as u64)
 }
 
+/// ` AND …` on `attested_node_entries N`, or nothing.
 fn condition(filter: &AgentFilter) -> Result<(String, Vec<Arg<'_>>)> {
-    let mut sql = String::new();
+    let mut conditions = Vec::new();
     let mut args = Vec::new();
     if let Some(kind) = &filter.attestation_type {
-        sql += " AND N.data_type = ?";
+        conditions.push("N.data_type = ?".into());
         args.push(Arg::from(kind));
     }
     match filter.banned {
-        Some(true) => sql += " AND N.serial_number = ''",
-        Some(false) => sql += " AND N.serial_number <> ''",
+        Some(true) => conditions.push("N.serial_number = ''".into()),
+        Some(false) => conditions.push("N.serial_number <> ''".into()),
         None => {}
     }
     if let Some(can_reattest) = filter.can_reattest {
-        sql += " AND N.can_reattest = ?";
+        conditions.push("N.can_reattest = ?".into());
         args.push(Arg::from(can_reattest));
     }
     if let Some(before) = filter.expires_before {
-        sql += &format!(" AND {} < ?", epoch("N.expires_at"));
+        conditions.push(format!("{} < ?", epoch("N.expires_at")));
         args.push(Arg::from(before));
     }
     if let Some((selectors, how)) = &filter.selectors {
@@ -97,14 +98,15 @@ fn condition(filter: &AgentFilter) -> Result<(String, Vec<Arg<'_>>)> {
         };
         let count = asked.len() / 2;
         let (some, outside) = set_condition(&table, &pairs(count), count, *how);
-        sql += &format!(" AND {some}");
+        conditions.push(some);
         args.extend(&asked);
         if let Some(outside) = outside {
-            sql += &format!(" AND {outside}");
+            conditions.push(outside);
             args.extend(&asked);
         }
     }
-    Ok((sql, args))
+    conditions.insert(0, String::new());
+    Ok((conditions.join(" AND "), args))
 }
 
 /// Reads a row of [`COLUMNS`].
@@ -147,6 +149,7 @@ fn add_selectors(conn: &Conn, stored: &mut [Stored]) -> Result<()> {
 }
 
 pub(crate) fn put(tx: &mut Tx<'_>, agent: Agent, now: i64) -> Result<()> {
+    validate::agent_selectors(&agent.selectors)?;
     let stamp = time::to_text(now);
     let stored = fetch_stored(tx.conn, &agent.id)?;
     let id = agent.id.as_str();

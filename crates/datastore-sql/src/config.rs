@@ -127,10 +127,9 @@ impl Target {
                     expected: "OFF, NORMAL, FULL or EXTRA",
                 })?;
             }
-            // SPIRE overrides these with WAL and ON; there are no foreign keys in its schema.
-            "_journal_mode" | "_journal" | "_foreign_keys" | "_fk" => {}
-            // Every write transaction of ours is immediate.
-            "_txlock" => {}
+            // SPIRE overrides the journal mode and foreign keys with WAL and ON (its schema has no foreign keys); every
+            // write transaction of ours is immediate.
+            "_journal_mode" | "_journal" | "_foreign_keys" | "_fk" | "_txlock" => {}
             other => return Err(OpenError::Parameter(other.into())),
         }
         Ok(true)

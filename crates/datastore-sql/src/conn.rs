@@ -1,6 +1,7 @@
 //! The layer below which an engine differs: a connection that runs SQL text with `?` placeholders. What SQL itself
 //! spells differently from engine to engine is here too.
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, ToSql};
 use steeple_datastore::Result;
@@ -139,6 +140,8 @@ impl Conn {
         let db = Connection::open_with_flags(&target.name, flags)?;
         db.busy_timeout(target.busy_timeout)?;
         db.set_prepared_statement_cache_capacity(64);
+        // Plans do not depend on the values bound: nothing is planned anew.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         Ok(Self(db))
     }
 

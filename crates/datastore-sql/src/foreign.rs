@@ -75,7 +75,7 @@ pub(crate) fn reconcile(tx: &mut Tx<'_>) -> Result<()> {
                 }
             }
             Err(reason) => {
-                tracing::warn!(trust_domain_id = id, %reason, "Bundle written by another server is left out")
+                tracing::warn!(trust_domain_id = id, %reason, "Bundle written by another server is left out");
             }
         }
     }

@@ -95,6 +95,8 @@ fn tune(conn: &Conn, target: &Target) -> rusqlite::Result<()> {
     conn.pragma("synchronous", target.synchronous.name())?;
     // KiB.
     conn.pragma("cache_size", "-2048")?;
+    // What a savepoint would restore.
+    conn.pragma("temp_store", "MEMORY")?;
     // The log file shrinks to this after a burst.
     conn.pragma("journal_size_limit", "8388608")?;
     Ok(())

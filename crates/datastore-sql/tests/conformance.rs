@@ -1,5 +1,13 @@
 //! The suite of the port, on a SQLite file and in memory.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test: panicking is how it fails"
+)]
+
 mod file {
     use steeple_datastore::conformance::Fresh;
     use steeple_datastore_sql::{SqlStore, SqliteConfig};

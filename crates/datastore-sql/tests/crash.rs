@@ -1,6 +1,14 @@
 //! A writer that is killed, or runs out of disk: every acknowledged entry is there afterwards. The writer is this test
 //! binary, run again as a child that writes to the database its environment names.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test: panicking is how it fails"
+)]
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

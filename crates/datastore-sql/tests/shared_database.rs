@@ -1,5 +1,13 @@
 //! Several servers on one database: ours, and a SPIRE server, whose writes are played here row by row.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test: panicking is how it fails"
+)]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -201,7 +209,7 @@ async fn foreign_writes_come_before_our_next() {
     let (_dir, path) = scratch();
     let mut config = SqliteConfig::new(path.to_str().unwrap());
     // Never on its own: the look before each write must do.
-    config.poll = Duration::from_secs(3600);
+    config.poll = Duration::from_hours(1);
     let store = SqlStore::open_sqlite(&config).unwrap();
     let spire = Spire::on(&path);
     spire.create_entry("s1");

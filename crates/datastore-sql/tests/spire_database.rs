@@ -1,5 +1,13 @@
 //! A database that SPIRE made opens as it is, and one of ours is what SPIRE would have made.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test: panicking is how it fails"
+)]
+
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;

@@ -37,6 +37,32 @@ pub fn updated_entry(entry: &Entry) -> Result<()> {
     if entry.store_svid { storable(&entry.selectors, entry) } else { Ok(()) }
 }
 
+/// What hangs on an entry is there once. SPIRE refuses duplicates where its database does, and shows the database's text.
+pub fn entry_children(entry: &Entry) -> Result<()> {
+    if has_duplicates(&entry.selectors) {
+        return taken("selectors.registered_entry_id, selectors.type, selectors.value");
+    }
+    if has_duplicates(&entry.dns_names) {
+        return taken("dns_names.registered_entry_id, dns_names.value");
+    }
+    Ok(())
+}
+
+/// As [`entry_children`].
+pub fn agent_selectors(selectors: &[Selector]) -> Result<()> {
+    if has_duplicates(selectors) {
+        return taken(
+            "node_resolver_map_entries.spiffe_id, node_resolver_map_entries.type, node_resolver_map_entries.value",
+        );
+    }
+    Ok(())
+}
+
+/// A unique key is taken, in SQLite's words.
+pub fn taken<T>(columns: &str) -> Result<T> {
+    Err(Error::AlreadyExists(format!("UNIQUE constraint failed: {columns}")))
+}
+
 /// A join token to be stored.
 pub fn new_join_token(token: &str, expires_at: i64) -> Result<()> {
     if token.is_empty() || expires_at == 0 {
@@ -71,6 +97,12 @@ fn ttls(entry: &Entry, mask: EntryMask) -> Result<()> {
         return invalid("invalid registration entry: JwtSvidTtl is not set");
     }
     Ok(())
+}
+
+fn has_duplicates<T: Ord>(items: &[T]) -> bool {
+    let mut sorted: Vec<&T> = items.iter().collect();
+    sorted.sort_unstable();
+    sorted.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 fn invalid<T>(text: &str) -> Result<T> {

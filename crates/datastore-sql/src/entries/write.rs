@@ -11,14 +11,28 @@ use crate::conn::{Conn, args};
 use crate::error::corrupt;
 use crate::time;
 
-pub(crate) fn create(tx: &mut Tx<'_>, mut entry: Entry, now: i64) -> Result<Created> {
-    validate::new_entry(&entry)?;
+/// The inner result is the item's: it was refused before anything was written, so the transaction may go on. The outer
+/// one is the engine's.
+pub(crate) fn create(tx: &mut Tx<'_>, mut entry: Entry, now: i64) -> Result<Result<Created>> {
+    if let Err(refusal) = validate::new_entry(&entry) {
+        return Ok(Err(refusal));
+    }
     if let Some(similar) = similar(tx.conn, &entry)? {
-        return Ok(Created::Existing(similar));
+        return Ok(Ok(Created::Existing(similar)));
     }
     if entry.id.is_empty() {
         entry.id = uuid::Uuid::new_v4().to_string();
+    } else if row_of(tx.conn, &entry.id)?.is_some() {
+        return Ok(validate::taken("registered_entries.entry_id"));
     }
+    let bundles = match bundle_rows(tx.conn, &entry.federates_with)? {
+        Ok(rows) => rows,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    if let Err(refusal) = validate::entry_children(&entry) {
+        return Ok(Err(refusal));
+    }
+    merge::normalize_federates_with(&mut entry);
     drop_empty_attributes(&mut entry);
     entry.revision_number = 0;
     entry.created_at = now;
@@ -45,13 +59,33 @@ pub(crate) fn create(tx: &mut Tx<'_>, mut entry: Entry, now: i64) -> Result<Crea
             additional.as_deref(),
         ],
     )?;
-    // In the order given: the first unknown one is what the refusal names.
-    link(tx.conn, row, &entry.federates_with)?;
-    merge::normalize_federates_with(&mut entry);
+    link(tx.conn, row, &bundles)?;
     insert_selectors(tx.conn, row, &entry.selectors, &stamp)?;
     insert_dns_names(tx.conn, row, &entry.dns_names, &stamp)?;
     tx.entry_changed(&entry.id, Change::EntrySet(Box::new(entry.clone())))?;
-    Ok(Created::New(merge::as_answered(entry)))
+    Ok(Ok(Created::New(merge::as_answered(entry))))
+}
+
+fn row_of(conn: &Conn, id: &str) -> Result<Option<i64>> {
+    conn.first("SELECT id FROM registered_entries WHERE entry_id = ?", &args![id], |row| row.int(0))
+}
+
+/// Rows of the bundles to federate with, each once. The first unknown one, in the order given, is what a refusal names.
+fn bundle_rows(conn: &Conn, trust_domains: &[TrustDomain]) -> Result<Result<Vec<i64>>> {
+    let mut rows = Vec::new();
+    for trust_domain in trust_domains {
+        let row = conn.first(
+            "SELECT id FROM bundles WHERE trust_domain = ?",
+            &args![trust_domain.as_id_str()],
+            |row| row.int(0),
+        )?;
+        match row {
+            None => return Ok(Err(Error::UnknownFederatedBundle(trust_domain.clone()))),
+            Some(row) if !rows.contains(&row) => rows.push(row),
+            Some(_) => {}
+        }
+    }
+    Ok(Ok(rows))
 }
 
 /// The first entry with the same SPIFFE ID, parent and set of selectors.
@@ -78,6 +112,8 @@ pub(crate) fn update(tx: &mut Tx<'_>, new: Entry, mask: EntryMask, now: i64) -> 
     let mut entry = stored.clone();
     merge::update_entry(&mut entry, new, mask);
     validate::updated_entry(&entry)?;
+    let bundles = bundle_rows(tx.conn, &entry.federates_with)??;
+    validate::entry_children(&entry)?;
     drop_empty_attributes(&mut entry);
     let stamp = time::to_text(now);
     let additional = additional_blob(&entry);
@@ -103,7 +139,7 @@ pub(crate) fn update(tx: &mut Tx<'_>, new: Entry, mask: EntryMask, now: i64) -> 
     )?;
     if entry.federates_with != stored.federates_with {
         unlink(tx.conn, row)?;
-        link(tx.conn, row, &entry.federates_with)?;
+        link(tx.conn, row, &bundles)?;
     }
     if entry.selectors != stored.selectors {
         tx.conn.exec("DELETE FROM selectors WHERE registered_entry_id = ?", &args![row])?;
@@ -172,19 +208,12 @@ pub(crate) fn prune_batch(tx: &mut Tx<'_>, before: i64, limit: u64) -> Result<u6
     Ok(expired.len() as u64)
 }
 
-fn link(conn: &Conn, row: i64, trust_domains: &[TrustDomain]) -> Result<()> {
-    for (at, trust_domain) in trust_domains.iter().enumerate() {
-        if trust_domains[..at].contains(trust_domain) {
-            continue;
-        }
-        let linked = conn.exec(
-            "INSERT INTO federated_registration_entries (bundle_id, registered_entry_id) \
-             SELECT id, ? FROM bundles WHERE trust_domain = ?",
-            &args![row, trust_domain.as_id_str()],
+fn link(conn: &Conn, row: i64, bundles: &[i64]) -> Result<()> {
+    for bundle in bundles {
+        conn.exec(
+            "INSERT INTO federated_registration_entries (bundle_id, registered_entry_id) VALUES (?, ?)",
+            &args![*bundle, row],
         )?;
-        if linked == 0 {
-            return Err(Error::UnknownFederatedBundle(trust_domain.clone()));
-        }
     }
     Ok(())
 }

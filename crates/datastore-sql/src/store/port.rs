@@ -4,14 +4,13 @@ use async_trait::async_trait;
 use steeple_datastore::model::{Agent, CaJournal, Entry, JoinToken};
 use steeple_datastore::{
     AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryMask,
-    Error, Logged, Page, PageRequest, PrunedBundle, Result, Revision, Snapshot,
+    Logged, Page, PageRequest, PrunedBundle, Result, Revision, Snapshot,
 };
 use steeple_spiffe::bundle::Bundle;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 use tokio::sync::watch;
 
 use super::SqlStore;
-use crate::changes::Tx;
 use crate::{agents, bundles, changes, entries, journals, tokens};
 
 /// Entries in one pruning transaction.
@@ -50,10 +49,7 @@ impl Datastore for SqlStore {
     }
 
     async fn create_entries(&self, entries: Vec<Entry>, now: i64) -> Result<Vec<Result<Created>>> {
-        self.write(move |tx| {
-            entries.into_iter().map(|entry| apart(tx, |tx| entries::create(tx, entry, now))).collect()
-        })
-        .await
+        self.write(move |tx| entries.into_iter().map(|entry| entries::create(tx, entry, now)).collect()).await
     }
 
     async fn fetch_entry(&self, id: &str) -> Result<Option<Entry>> {
@@ -192,23 +188,4 @@ impl Datastore for SqlStore {
     async fn delete_ca_journal(&self, id: u64) -> Result<()> {
         self.write(move |tx| journals::delete(tx, id)).await
     }
-}
-
-/// Runs one item of a request in a savepoint: its failure is its own, unless it ended the transaction.
-fn apart<T>(tx: &mut Tx<'_>, op: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<Result<T>> {
-    let mark = tx.mark();
-    tx.conn.exec("SAVEPOINT item", &[])?;
-    let result = op(tx);
-    match result {
-        // Not this item's fault: the database cannot write now.
-        Err(Error::Unavailable(reason)) => return Err(Error::Unavailable(reason)),
-        Err(error) if tx.conn.is_idle() => return Err(error),
-        _ => {}
-    }
-    if result.is_err() {
-        tx.conn.exec("ROLLBACK TO item", &[])?;
-        tx.forget(mark);
-    }
-    tx.conn.exec("RELEASE item", &[])?;
-    Ok(result)
 }

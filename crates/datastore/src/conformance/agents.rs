@@ -24,7 +24,7 @@ pub async fn put_fetch_update(fresh: Factory) {
     store.put_agent(full.clone(), NOW).await.unwrap();
     assert_eq!(store.fetch_agent(&full.id).await.unwrap(), Some(full.clone()));
     assert_eq!(store.fetch_agent(&id("/spire/agent/y")).await.unwrap(), None);
-    assert_eq!(store.snapshot().await.unwrap().agents, [full.clone()]);
+    assert_eq!(store.snapshot().await.unwrap().agents, std::slice::from_ref(&full));
     let ban = AgentUpdate {
         serial_number: Some(String::new()),
         new_serial_number: Some(String::new()),

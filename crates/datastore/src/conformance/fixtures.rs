@@ -124,9 +124,10 @@ fn key(number: u32) -> &'static PrivateKey {
 
 /// ECDSA signatures differ each time; the fixture must not.
 fn signatures(number: u32, not_after: i64, sign: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
     use std::sync::{Mutex, PoisonError};
-    static MADE: OnceLock<Mutex<HashMap<(u32, i64), Vec<u8>>>> = OnceLock::new();
+    type Made = Mutex<BTreeMap<(u32, i64), Vec<u8>>>;
+    static MADE: OnceLock<Made> = OnceLock::new();
     let mut made = MADE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     made.entry((number, not_after)).or_insert_with(sign).clone()
 }

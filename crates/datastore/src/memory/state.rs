@@ -92,7 +92,7 @@ impl State {
             entry.id = uuid::Uuid::new_v4().to_string();
         }
         if self.entries.values().any(|stored| stored.id == entry.id) {
-            return taken("registered_entries.entry_id");
+            return validate::taken("registered_entries.entry_id");
         }
         self.check_children(&entry)?;
         merge::normalize_federates_with(&mut entry);
@@ -111,13 +111,7 @@ impl State {
                 return Err(Error::UnknownFederatedBundle(trust_domain.clone()));
             }
         }
-        if has_duplicates(&entry.selectors) {
-            return taken("selectors.registered_entry_id, selectors.type, selectors.value");
-        }
-        if has_duplicates(&entry.dns_names) {
-            return taken("dns_names.registered_entry_id, dns_names.value");
-        }
-        Ok(())
+        validate::entry_children(entry)
     }
 
     pub fn list_entries(&self, filter: &EntryFilter, page: &PageRequest) -> Result<Page<Entry>> {
@@ -177,11 +171,7 @@ impl State {
     }
 
     pub fn put_agent(&mut self, agent: Agent) -> Result<()> {
-        if has_duplicates(&agent.selectors) {
-            return taken(
-                "node_resolver_map_entries.spiffe_id, node_resolver_map_entries.type, node_resolver_map_entries.value",
-            );
-        }
+        validate::agent_selectors(&agent.selectors)?;
         let row = self.agent_row(&agent.id).unwrap_or_else(|| self.next_row());
         self.agents.insert(row, agent.clone());
         self.changed(Change::AgentSet(Box::new(agent)));
@@ -244,7 +234,7 @@ impl State {
     pub fn create_join_token(&mut self, token: JoinToken) -> Result<()> {
         validate::new_join_token(&token.token, token.expires_at)?;
         if self.tokens.contains_key(&token.token) {
-            return taken("join_tokens.token");
+            return validate::taken("join_tokens.token");
         }
         self.tokens.insert(token.token, token.expires_at);
         self.changed(Change::Other);
@@ -277,7 +267,7 @@ impl State {
 
     pub fn create_bundle(&mut self, bundle: Bundle) -> Result<Bundle> {
         if self.bundle_row(&bundle.trust_domain).is_some() {
-            return taken("bundles.trust_domain");
+            return validate::taken("bundles.trust_domain");
         }
         let row = self.next_row();
         self.bundles.insert(row, bundle.clone());
@@ -373,14 +363,6 @@ impl State {
             self.changed(Change::Other);
         }
     }
-}
-
-fn taken<T>(columns: &str) -> Result<T> {
-    Err(Error::AlreadyExists(format!("UNIQUE constraint failed: {columns}")))
-}
-
-fn has_duplicates<T: PartialEq>(items: &[T]) -> bool {
-    items.iter().enumerate().any(|(at, item)| items[..at].contains(item))
 }
 
 fn set_matches<T: PartialEq>(asked: Option<&(Vec<T>, Match)>, stored: &[T]) -> bool {
