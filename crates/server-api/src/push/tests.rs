@@ -1,1 +1,48 @@
+use super::*;
+use steeple_datastore::model::{Entry, Selector};
 
+fn entry(n: usize, bytes: usize) -> Arc<Entry> {
+    Arc::new(Entry {
+        id: format!("e{n}"),
+        spiffe_id: "spiffe://example.org/w".parse().unwrap(),
+        parent_id: "spiffe://example.org/p".parse().unwrap(),
+        selectors: vec![Selector::new("x", "v".repeat(bytes))],
+        x509_svid_ttl: 0,
+        jwt_svid_ttl: 0,
+        federates_with: Vec::new(),
+        admin: false,
+        downstream: false,
+        expires_at: 0,
+        dns_names: Vec::new(),
+        revision_number: 0,
+        store_svid: false,
+        hint: String::new(),
+        created_at: 0,
+        additional: None,
+    })
+}
+
+fn delta(entries: Vec<Arc<Entry>>) -> Delta {
+    Delta { revision: Revision(5), log_id: "log".to_owned(), snapshot: true, entries, ..Delta::default() }
+}
+
+#[test]
+fn messages_are_bounded_in_entries_and_bytes() {
+    let messages: Vec<_> = messages(delta((0..1_001).map(|n| entry(n, 1)).collect())).collect();
+    let sizes: Vec<_> = messages.iter().map(|m| (m.entries.len(), m.more)).collect();
+    assert_eq!(sizes, [(500, true), (500, true), (1, false)]);
+    assert!(messages.iter().all(|m| m.snapshot && m.revision == 5 && m.log_id == "log"));
+
+    let messages: Vec<_> = super::messages(delta((0..50).map(|n| entry(n, 100_000)).collect())).collect();
+    assert!(messages.iter().all(|m| m.encoded_len() < 2 * MAX_BYTES));
+    assert_eq!(messages.iter().map(|m| m.entries.len()).sum::<usize>(), 50);
+    assert!(messages.len() > 3);
+}
+
+#[test]
+fn a_delta_without_entries_is_one_message() {
+    let delta = Delta { removed: vec!["gone".to_owned()], ..delta(Vec::new()) };
+    let messages: Vec<_> = messages(delta).collect();
+    assert_eq!((messages.len(), messages[0].more), (1, false));
+    assert_eq!(messages[0].removed_entry_ids, ["gone"]);
+}
