@@ -9,11 +9,15 @@ mod logger;
 use steeple_cli::{ClientCommand, Command, Program, Run, session};
 
 pub const PROGRAM: Program =
-    Program { name: "spire-agent", version: env!("CARGO_PKG_VERSION"), commands: COMMANDS };
+    Program { name: "spire-agent", version: crate::version::VERSION, commands: COMMANDS };
 
 const COMMANDS: &[Command] = &[
     Command { name: "run", about: "Runs the agent", run: Run::With(crate::run::command) },
-    Command { name: "validate", about: "Checks a configuration file", run: Run::With(crate::validate::command) },
+    Command {
+        name: "validate",
+        about: "Checks a configuration file",
+        run: Run::With(crate::validate::command),
+    },
     client::<crate::healthcheck::HealthCheck>("healthcheck", "Asks a running agent how it is"),
     client::<api::FetchX509>("api fetch", "Same as api fetch x509"),
     client::<api::FetchJwt>("api fetch jwt", "Fetches JWT-SVIDs for an audience from the Workload API"),

@@ -5,8 +5,7 @@ mod health;
 mod limits;
 mod trust;
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -98,10 +97,6 @@ async fn serve(config: Config, logs: LogHandle) -> anyhow::Result<()> {
 
 /// An agent whose sockets are bound and whose tasks run.
 pub struct Bound {
-    pub socket: Option<PathBuf>,
-    pub admin_socket: Option<PathBuf>,
-    pub health: Option<SocketAddr>,
-    pub prometheus: Option<SocketAddr>,
     pub tasks: TaskGroup,
 }
 
@@ -126,7 +121,7 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     let clock = clock::system();
     let started = clock.monotonic();
     announce(&config, &logs);
-    let prometheus = telemetry(&config, &tasks).await?;
+    telemetry(&config, &tasks).await?;
     let storage = Storage::open(&config.data_dir)?;
     let link = Arc::new(ServerLink::new(server_address(&config), &config.trust_domain, clock.clone())?);
     let identity = IdentityConfig {
@@ -138,7 +133,7 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
         clock: clock.clone(),
     };
     let identity = Arc::new(AgentIdentity::new(identity, link.clone()));
-    let health = health::listen(&config, &tasks).await?;
+    health::listen(&config, &tasks).await?;
     identity.establish().await?;
     let state = Arc::new(agent_state(&config, &clock));
     let signing = Signing::new(state.clone(), link.clone(), config.key_type, config.jwt_cache_hit_timeout);
@@ -157,19 +152,12 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     }
     let api = WorkloadApi::new(state.clone(), attestation(&config), signing, config.workload.clone());
     let sockets = endpoints::bind(&config)?;
-    let bound = Bound {
-        socket: config.socket_path.clone(),
-        admin_socket: config.admin_socket_path.clone(),
-        health,
-        prometheus,
-        tasks: tasks.clone(),
-    };
     let parts = endpoints::Parts { api, state, identity, logs: logs.clone(), started };
     sockets.serve(&config, &tasks, parts)?;
     if logs.has_file() {
         tasks.spawn_until_shutdown("log file", OnEnd::Log, reopen_logs(logs));
     }
-    Ok(bound)
+    Ok(Bound { tasks })
 }
 
 fn announce(config: &Config, logs: &LogHandle) {
@@ -178,21 +166,26 @@ fn announce(config: &Config, logs: &LogHandle) {
         tracing::warn!("{warning}");
     }
     for (kind, name) in &config.plugins {
-        tracing::info!(subsystem_name = "catalog", external = false, plugin_name = name, plugin_type = kind, "Plugin loaded");
+        tracing::info!(
+            subsystem_name = "catalog",
+            external = false,
+            plugin_name = name,
+            plugin_type = kind,
+            "Plugin loaded"
+        );
     }
 }
 
-async fn telemetry(config: &Config, tasks: &TaskGroup) -> anyhow::Result<Option<SocketAddr>> {
-    let Some(telemetry) = &config.telemetry else { return Ok(None) };
+async fn telemetry(config: &Config, tasks: &TaskGroup) -> anyhow::Result<()> {
+    let Some(telemetry) = &config.telemetry else { return Ok(()) };
     let registry = Registry::new(telemetry.metrics.clone());
     registry.install();
     registry.started(VERSION, config.trust_domain.name());
     let listener = PrometheusListener::bind(registry, &telemetry.host, telemetry.port).await;
     let listener = listener
         .with_context(|| format!("cannot listen for Prometheus on {}:{}", telemetry.host, telemetry.port))?;
-    let address = listener.address();
     tasks.spawn_until_shutdown("prometheus", OnEnd::Shutdown, listener.serve());
-    Ok(Some(address))
+    Ok(())
 }
 
 fn server_address(config: &Config) -> String {
@@ -217,7 +210,12 @@ async fn open_keys(config: &Config) -> anyhow::Result<Arc<dyn KeyManager>> {
 /// SPIRE makes the directory private and finds out now whether it can be written.
 fn open_key_directory(directory: &Path) -> anyhow::Result<DiskKeyManager> {
     use std::os::unix::fs::DirBuilderExt as _;
-    let failed = || format!("KeyManager \"disk\": cannot write to directory {}; check its owner and mode", directory.display());
+    let failed = || {
+        format!(
+            "KeyManager \"disk\": cannot write to directory {}; check its owner and mode",
+            directory.display()
+        )
+    };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).with_context(failed)?;
     let probe = directory.join(".probe");
     std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).with_context(failed)?;

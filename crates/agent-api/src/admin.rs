@@ -33,7 +33,7 @@ impl Debug for DebugService {
     async fn get_info(&self, _: Request<GetInfoRequest>) -> Result<Response<GetInfoResponse>, Status> {
         let svid_chain = self
             .identity
-            .chain()
+            .verified_chain()
             .iter()
             .map(|certificate| Cert {
                 id: certificate.spiffe_id().ok().map(|id| id_to_proto(&id)),
@@ -67,7 +67,10 @@ impl Logger for LoggerService {
         Ok(Response::new(self.logger()))
     }
 
-    async fn set_log_level(&self, request: Request<SetLogLevelRequest>) -> Result<Response<types::Logger>, Status> {
+    async fn set_log_level(
+        &self,
+        request: Request<SetLogLevelRequest>,
+    ) -> Result<Response<types::Logger>, Status> {
         let level = match request.get_ref().new_level() {
             types::LogLevel::Unspecified => {
                 return Err(Status::invalid_argument("newLevel value cannot be LogLevel_UNSPECIFIED"));
@@ -85,7 +88,10 @@ impl Logger for LoggerService {
         Ok(Response::new(self.logger()))
     }
 
-    async fn reset_log_level(&self, _: Request<ResetLogLevelRequest>) -> Result<Response<types::Logger>, Status> {
+    async fn reset_log_level(
+        &self,
+        _: Request<ResetLogLevelRequest>,
+    ) -> Result<Response<types::Logger>, Status> {
         self.logs.reset();
         tracing::info!(subsystem_name = "endpoints", "ResetLogLevel Called");
         Ok(Response::new(self.logger()))

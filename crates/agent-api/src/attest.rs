@@ -6,7 +6,9 @@ use std::sync::Arc;
 use futures::future::join_all;
 use steeple_agent_core::entry::{Selector, SelectorSet};
 use steeple_plugin::{Caller, WorkloadAttestError, WorkloadAttestor};
+use steeple_runtime::metrics::CallCounter;
 use steeple_runtime::peer::Peer;
+use tonic::Code;
 
 /// Why a caller has no selectors.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +34,8 @@ impl WorkloadAttestation {
         let gone = |error: &dyn ToString| AttestFailure::Gone(error.to_string());
         peer.still_here().map_err(|error| gone(&error))?;
         let caller = HeldCaller(peer.clone());
-        let found = join_all(self.attestors.iter().map(|attestor| attestor.attest(&caller))).await;
+        let call = CallCounter::start(&["workload_api", "workload_attestation"]);
+        let found = join_all(self.attestors.iter().map(|attestor| counted(attestor.as_ref(), &caller))).await;
         let mut selectors = Vec::new();
         let mut reasons = Vec::new();
         for (attestor, result) in self.attestors.iter().zip(found) {
@@ -51,10 +54,23 @@ impl WorkloadAttestation {
         // Whatever was read belongs to the caller only if it is still the one that connected.
         peer.still_here().map_err(|error| gone(&error))?;
         if !reasons.is_empty() && reasons.len() == self.attestors.len() {
+            call.done(Code::Unknown);
             return Err(AttestFailure::AllFailed { pid: peer.pid, reasons: reasons.join("; ") });
         }
+        call.done(Code::Ok);
+        metrics::histogram!("workload_api.discovered_selectors").record(selectors.len() as f64);
         Ok(SelectorSet::new(selectors))
     }
+}
+
+async fn counted(
+    attestor: &dyn WorkloadAttestor,
+    caller: &HeldCaller,
+) -> Result<Vec<String>, WorkloadAttestError> {
+    let call = CallCounter::start(&["workload_api", "workload_attestor"]).label("attestor", attestor.name());
+    let found = attestor.attest(caller).await;
+    call.done(if found.is_ok() { Code::Ok } else { Code::Unknown });
+    found
 }
 
 /// The peer as attestors see it.

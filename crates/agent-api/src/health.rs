@@ -26,8 +26,11 @@ pub async fn probe(socket: &Path) -> Result<(), Status> {
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
         let mut request = Request::new(X509BundlesRequest {});
-        request.metadata_mut().insert("workload.spiffe.io", tonic::metadata::MetadataValue::from_static("true"));
-        let mut stream = SpiffeWorkloadApiClient::new(channel).fetch_x509_bundles(request).await?.into_inner();
+        request
+            .metadata_mut()
+            .insert("workload.spiffe.io", tonic::metadata::MetadataValue::from_static("true"));
+        let mut stream =
+            SpiffeWorkloadApiClient::new(channel).fetch_x509_bundles(request).await?.into_inner();
         stream.message().await.map(drop)
     };
     let answer = tokio::time::timeout(TIMEOUT, asking)
@@ -65,9 +68,13 @@ impl HealthService {
 
 #[tonic::async_trait]
 impl Health for HealthService {
-    type WatchStream = std::pin::Pin<Box<dyn futures::Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+    type WatchStream =
+        std::pin::Pin<Box<dyn futures::Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
         self.answer(&request.get_ref().service).await.map(Response::new)
     }
 

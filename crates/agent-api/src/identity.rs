@@ -6,14 +6,15 @@ use std::time::Duration;
 use steeple_agent_core::agent_data::AgentData;
 use steeple_agent_core::node::{self, Denial, Next, Node, Start, Verdict};
 use steeple_plugin::{AgentNodeAttestor, KeyManager, KeyManagerError};
+use steeple_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use steeple_proto::spire::api::server::agent::v1::{
     AgentX509svidParams, AttestAgentRequest, RenewAgentRequest, attest_agent_request, attest_agent_response,
 };
 use steeple_proto::spire::api::server::bundle::v1::{GetBundleRequest, bundle_client::BundleClient};
-use steeple_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use steeple_proto::spire::api::types;
 use steeple_runtime::backoff::Backoff;
 use steeple_runtime::clock::Clock;
+use steeple_runtime::metrics::CallCounter;
 use steeple_spiffe::bundle::Bundle;
 use steeple_spiffe::{Certificate, SpiffeId, TrustDomain};
 use tokio::sync::{Notify, mpsc};
@@ -91,7 +92,7 @@ impl IdentityError {
 
 /// SPIRE's attestation loop: first wait 5 s, given up after a minute.
 const ATTEST_FIRST_WAIT: Duration = Duration::from_secs(5);
-const ATTEST_GIVE_UP: Duration = Duration::from_secs(60);
+const ATTEST_GIVE_UP: Duration = Duration::from_mins(1);
 
 impl AgentIdentity {
     pub fn new(config: IdentityConfig, link: Arc<ServerLink>) -> Self {
@@ -134,8 +135,12 @@ impl AgentIdentity {
                     }
                     continue;
                 }
-                Next::Renew => self.renew().await,
-                Next::Reattest => self.attest().await,
+                next => {
+                    let call = CallCounter::start(&["agent_svid", "rotate"]);
+                    let outcome = if next == Next::Renew { self.renew().await } else { self.attest().await };
+                    call.done(if outcome.is_ok() { Code::Ok } else { Code::Unknown });
+                    outcome
+                }
             };
             match outcome {
                 Ok(()) => {}
@@ -207,6 +212,17 @@ impl AgentIdentity {
         self.held().data.svid.clone()
     }
 
+    /// The agent's chain and, last, the authority it ends at.
+    pub fn verified_chain(&self) -> Vec<Certificate> {
+        let held = self.held();
+        let mut chain = held.data.svid.clone();
+        let root = chain.last().and_then(|last| {
+            held.data.bundle.iter().find(|root| last.verify_signature_by(&root.public_key()).is_ok())
+        });
+        chain.extend(root.cloned());
+        chain
+    }
+
     pub fn spiffe_id(&self) -> Option<SpiffeId> {
         self.held().data.svid.first().and_then(|leaf| leaf.spiffe_id().ok())
     }
@@ -216,7 +232,11 @@ impl AgentIdentity {
         if data.bundle.is_empty() {
             tracing::info!(subsystem_name = "attestor", "Bundle is not found");
         } else {
-            tracing::info!(subsystem_name = "attestor", trust_domain_id = self.config.trust_domain.as_id_str(), "Bundle loaded");
+            tracing::info!(
+                subsystem_name = "attestor",
+                trust_domain_id = self.config.trust_domain.as_id_str(),
+                "Bundle loaded"
+            );
         }
         let keys = self.keys.all().await?;
         let leaf = data.svid.first();
@@ -243,10 +263,19 @@ impl AgentIdentity {
                     tracing::warn!(subsystem_name = "attestor", "{reason}");
                 }
                 tracing::info!(subsystem_name = "attestor", "SVID is not found. Starting node attestation");
-                self.attest().await?;
+                let call = CallCounter::start(&["node", "attestor", "new_svid"])
+                    .label("attestor", self.config.attestor.name());
+                let attested = self.attest().await;
+                call.done(if attested.is_ok() { Code::Ok } else { Code::Unknown });
+                attested?;
                 let id = self.spiffe_id().map(|id| id.to_string()).unwrap_or_default();
                 let reattestable = self.held().data.reattestable;
-                tracing::info!(subsystem_name = "attestor", spiffe_id = id, reattestable, "Node attestation was successful");
+                tracing::info!(
+                    subsystem_name = "attestor",
+                    spiffe_id = id,
+                    reattestable,
+                    "Node attestation was successful"
+                );
                 Ok(())
             }
         }
@@ -271,6 +300,7 @@ impl AgentIdentity {
         held.node = Some(node);
         self.config.storage.store(&held.data)?;
         drop(held);
+        metrics::gauge!("bootstrapped").set(1.0);
         self.link.reconnect()?;
         self.changed.notify_one();
         Ok(())

@@ -35,7 +35,11 @@ pub struct ServerLink {
 
 impl ServerLink {
     /// `address` is `host:port`. Connects at the first call.
-    pub fn new(address: String, trust_domain: &TrustDomain, clock: Arc<dyn Clock>) -> Result<Self, ServerError> {
+    pub fn new(
+        address: String,
+        trust_domain: &TrustDomain,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ServerError> {
         let server_id = SpiffeId::from_parts(trust_domain, "/spire/server")
             .map_err(|error| ServerError::other(error.to_string()))?;
         let (identity, bundles) = (LiveIdentity::new(), LiveBundles::new());
@@ -103,8 +107,7 @@ fn connect(
     insecure: bool,
     clock: &Arc<dyn Clock>,
 ) -> Result<Channel, ServerError> {
-    let trust =
-        if insecure { ServerTrust::InsecureBootstrap } else { ServerTrust::Bundles(bundles.clone()) };
+    let trust = if insecure { ServerTrust::InsecureBootstrap } else { ServerTrust::Bundles(bundles.clone()) };
     ClientTls::new(server_id.clone(), trust, identity.clone(), clock.clone())
         .map_err(|error| ServerError::other(format!("TLS could not be set up: {error}")))?
         .channel(address)

@@ -13,6 +13,7 @@ use steeple_agent_core::{Entry, SignJob, millis};
 use steeple_proto::spire::api::server::svid::v1::{
     BatchNewX509svidRequest, NewJwtsvidRequest, NewX509svidParams, batch_new_x509svid_response,
 };
+use steeple_runtime::metrics::CallCounter;
 use steeple_spiffe::x509::{self, DistinguishedName};
 use steeple_spiffe::{Certificate, KeyType, PrivateKey, jwt};
 use tonic::Code;
@@ -69,7 +70,9 @@ impl Signing {
             let wake = self.state.cache().next_wake(least);
             let pause = match wake {
                 _ if calls.len() >= MAX_CALLS => LONG,
-                Some(at) => Duration::from_millis(at.saturating_sub(self.state.now()).clamp(1, 60_000) as u64),
+                Some(at) => {
+                    Duration::from_millis(at.saturating_sub(self.state.now()).clamp(1, 60_000) as u64)
+                }
                 None => LONG,
             };
             tokio::select! {
@@ -93,11 +96,14 @@ impl Signing {
             }
         };
         let request = BatchNewX509svidRequest { params: requests };
-        let call = timed("signing X.509-SVIDs", self.link.svid().batch_new_x509svid(request)).await;
-        let results = match call {
+        let counter = CallCounter::start(&["manager", "sync", "fetch_svids_updates"]);
+        let answer = timed("signing X.509-SVIDs", self.link.svid().batch_new_x509svid(request)).await;
+        counter.done(answer.as_ref().err().map_or(Code::Ok, |error| error.code));
+        let results = match answer {
             Ok(response) if response.results.len() == jobs.len() => response.results,
             Ok(response) => {
-                let error = format!("the server answered {} requests of {}", response.results.len(), jobs.len());
+                let error =
+                    format!("the server answered {} requests of {}", response.results.len(), jobs.len());
                 self.all_failed(&jobs, &error);
                 return false;
             }
@@ -115,6 +121,8 @@ impl Signing {
             .collect();
         let now = self.state.now();
         let mut cache = self.state.cache();
+        let before = cache.svid_count();
+        let count = jobs.len();
         for (job, outcome) in jobs.iter().zip(outcomes) {
             match outcome {
                 Ok(svid) => cache.issued(job, svid, now),
@@ -124,6 +132,9 @@ impl Signing {
                 }
             }
         }
+        let added = cache.svid_count().saturating_sub(before);
+        metrics::counter!("lru_cache_entry_update").increment(count.saturating_sub(added) as u64);
+        metrics::gauge!("lru_cache_svid_map_size", "svid_type" => "X509").set(cache.svid_count() as f64);
         true
     }
 
@@ -160,7 +171,8 @@ impl Signing {
         let key = JwtKey::new(entry.spiffe_id.clone(), audience.to_vec());
         // Each token with a jti must be a fresh one.
         let cached = !entry.jwt_svid_include_jti;
-        let ageing = match if cached { self.state.jwt().find(&key, self.state.now()) } else { Found::Nothing } {
+        let ageing = match if cached { self.state.jwt().find(&key, self.state.now()) } else { Found::Nothing }
+        {
             Found::Fresh(token) => return Ok(token),
             Found::Ageing(token) => Some(token),
             Found::Nothing => None,
@@ -170,7 +182,9 @@ impl Signing {
         match (fetched.unwrap_or_else(|_| Err(ServerError::timed_out("signing a JWT-SVID"))), ageing) {
             (Ok(token), _) => {
                 if cached {
-                    self.state.jwt().insert(key, token.clone());
+                    let mut cache = self.state.jwt();
+                    cache.insert(key, token.clone());
+                    metrics::gauge!("jwt_svid_cache_size").set(cache.len() as f64);
                 }
                 Ok(token)
             }
@@ -182,12 +196,18 @@ impl Signing {
         }
     }
 
-    async fn new_jwt(&self, entry: &Entry, audience: &[String], retry: bool) -> Result<Arc<Token>, ServerError> {
+    async fn new_jwt(
+        &self,
+        entry: &Entry,
+        audience: &[String],
+        retry: bool,
+    ) -> Result<Arc<Token>, ServerError> {
         loop {
             let request = NewJwtsvidRequest { entry_id: entry.id.to_string(), audience: audience.to_vec() };
             let error = match timed("signing a JWT-SVID", self.link.svid().new_jwtsvid(request)).await {
                 Ok(response) => {
-                    let svid = response.svid.ok_or_else(|| ServerError::other("JWTSVID response missing SVID"))?;
+                    let svid =
+                        response.svid.ok_or_else(|| ServerError::other("JWTSVID response missing SVID"))?;
                     return token(svid).map(Arc::new);
                 }
                 Err(error) => error,
@@ -211,7 +231,7 @@ impl Signing {
     }
 }
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 fn csr(entry: &Entry, key_type: KeyType) -> Result<(Vec<u8>, PrivateKey), steeple_spiffe::KeyError> {
     let key = PrivateKey::generate(key_type)?;
@@ -233,7 +253,8 @@ fn signed(
         return Err(format!("{}: {}", Code::from(status.code).description(), status.message));
     }
     let chain = result.svid.ok_or("the server's answer has no SVID")?.cert_chain;
-    let parse = |der: &Vec<u8>| Certificate::from_der(der).map_err(|error| format!("malformed certificate: {error}"));
+    let parse =
+        |der: &Vec<u8>| Certificate::from_der(der).map_err(|error| format!("malformed certificate: {error}"));
     let leaf = parse(chain.first().ok_or("the server's answer has no certificate")?)?;
     let last = parse(chain.last().ok_or("the server's answer has no certificate")?)?;
     if leaf.public_key() != key.public_key() {
@@ -259,7 +280,11 @@ fn token(svid: steeple_proto::spire::api::types::Jwtsvid) -> Result<Token, Serve
         .map_err(|error| ServerError::other(format!("the server's JWT-SVID is malformed: {error}")))?;
     Ok(Token {
         key_id: parsed.key_id.clone().unwrap_or_default(),
-        issued_at: millis(if svid.issued_at != 0 { svid.issued_at } else { parsed.issued_at.unwrap_or_default() }),
+        issued_at: millis(if svid.issued_at != 0 {
+            svid.issued_at
+        } else {
+            parsed.issued_at.unwrap_or_default()
+        }),
         expires_at: millis(if svid.expires_at != 0 { svid.expires_at } else { parsed.expires_at }),
         token: svid.token,
     })

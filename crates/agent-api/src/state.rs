@@ -60,8 +60,16 @@ impl AgentState {
             }
         }
         if !changes.is_empty() {
-            self.cache().apply(changes, self.now());
+            let mut cache = self.cache();
+            let before = cache.entry_count();
+            cache.apply(changes, self.now());
+            let after = cache.entry_count();
+            drop(cache);
             self.work.notify_one();
+            metrics::counter!("lru_cache_entry_add").increment(after.saturating_sub(before) as u64);
+            metrics::counter!("lru_cache_entry_remove").increment(changes.removed.len() as u64);
+            metrics::gauge!("lru_cache_record_map_size", "svid_type" => "X509").set(after as f64);
+            metrics::gauge!("sync_entries_total").set(after as f64);
         }
     }
 

@@ -46,10 +46,13 @@ impl Storage {
     }
 
     pub fn store(&self, data: &AgentData) -> Result<(), StorageError> {
-        let text = data
-            .to_json()
-            .map_err(|source| StorageError::Damaged { path: self.path.clone(), source })?;
-        self.write(&text).map_err(|source| StorageError::Io { what: "write", path: self.path.clone(), source })
+        let text =
+            data.to_json().map_err(|source| StorageError::Damaged { path: self.path.clone(), source })?;
+        self.write(&text).map_err(|source| StorageError::Io {
+            what: "write",
+            path: self.path.clone(),
+            source,
+        })
     }
 
     fn write(&self, text: &[u8]) -> io::Result<()> {

@@ -9,6 +9,7 @@ use steeple_agent_core::view::{Delta, ViewError};
 use steeple_proto::spire::api::server::agent::v1::PostStatusRequest;
 use steeple_proto::steeple::agent::v1::{WatchRequest, WatchResponse};
 use steeple_runtime::backoff::Backoff;
+use steeple_runtime::metrics::CallCounter;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
@@ -44,7 +45,7 @@ const WATCH_MAX_WAIT: Duration = Duration::from_secs(30);
 /// A server that does not push is asked again whether it does after this many polls.
 const POLLS_PER_WATCH: u32 = 60;
 /// SPIRE's cap of the poll's growing pause.
-const POLL_MAX_WAIT: Duration = Duration::from_secs(8 * 60);
+const POLL_MAX_WAIT: Duration = Duration::from_mins(8);
 const POLL_MAX_FACTOR: u32 = 48;
 
 /// How a watch ended.
@@ -100,7 +101,8 @@ impl Sync {
         let generation = self.link.generation();
         let request =
             PostStatusRequest { agent_version: self.config.version.clone(), ..PostStatusRequest::default() };
-        if let Err(error) = timed("posting the agent's status", self.link.agent().post_status(request)).await {
+        if let Err(error) = timed("posting the agent's status", self.link.agent().post_status(request)).await
+        {
             // Older servers do not know the call.
             tracing::error!(subsystem_name = "manager", agent_version = self.config.version, error = %error, "Failed to post agent status");
             self.judge(generation, &error)?;
@@ -157,12 +159,14 @@ impl Sync {
     /// Puts one message in force.
     fn take(&self, message: WatchResponse) -> Result<(), ServerError> {
         let complete = !message.more;
+        let call = CallCounter::start(&["manager", "sync", "fetch_entries_updates"]);
         let (rotate, rotate_agent) = (message.rotate_entry_ids.clone(), message.rotate_agent);
         let delta = delta(message);
         let changes = self.state.view().apply(delta);
         let changes = match changes {
             Ok(changes) => changes,
             Err(error @ (ViewError::Stale { .. } | ViewError::OtherLog { .. })) => {
+                call.done(Code::FailedPrecondition);
                 return Err(ServerError::other(error.to_string()));
             }
         };
@@ -177,6 +181,9 @@ impl Sync {
         }
         if complete {
             self.done();
+            call.done(Code::Ok);
+        } else {
+            call.discard();
         }
         Ok(())
     }
@@ -200,7 +207,10 @@ impl Sync {
         let mut wait = Backoff::with_max(self.config.interval, most);
         for _ in 0..POLLS_PER_WATCH {
             let generation = self.link.generation();
-            match self.poll().await {
+            let call = CallCounter::start(&["manager", "sync", "fetch_entries_updates"]);
+            let polled = self.poll().await;
+            call.done(polled.as_ref().err().map_or(Code::Ok, |error| error.code));
+            match polled {
                 Ok(()) => wait.reset(),
                 Err(error) => {
                     tracing::error!(subsystem_name = "manager", error = %error, "Synchronize failed");

@@ -3,6 +3,8 @@
 mod codec;
 mod encode;
 mod jwt;
+mod limit;
+mod meter;
 mod reflection;
 mod service;
 mod stream;
@@ -20,6 +22,9 @@ use tonic::{Request, Status};
 use crate::attest::WorkloadAttestation;
 use crate::signing::Signing;
 use crate::state::{AgentState, Subscribed};
+use limit::Limiter;
+pub use limit::RateLimits;
+use meter::{Meter, Meters};
 pub use reflection::reflection;
 use service::Encoded;
 use stream::Kind;
@@ -35,6 +40,7 @@ pub struct WorkloadConfig {
     pub allowed_foreign_jwt_claims: HashSet<String>,
     /// Prefixes of selectors that may appear in logs.
     pub log_selectors: Vec<String>,
+    pub rate_limits: RateLimits,
 }
 
 /// What an operator who sets nothing gets: shorter than any client's deadline (SPIRE's CLI has 5 s, some scripts 3 s).
@@ -54,6 +60,8 @@ struct Inner {
     attestation: WorkloadAttestation,
     signing: Arc<Signing>,
     config: WorkloadConfig,
+    limiter: Limiter,
+    meters: Meters,
 }
 
 /// One request's caller.
@@ -63,12 +71,21 @@ struct Caller {
     method: &'static str,
     /// `grpc-timeout`
     timeout: Option<Duration>,
+    meter: Option<Meter>,
 }
 
 impl Caller {
     /// Health checks ask here too, and must not wait.
     fn is_agent(&self) -> bool {
         u32::try_from(self.peer.pid) == Ok(std::process::id())
+    }
+
+    /// Notes how the call ended, if it did.
+    fn ended<T>(&mut self, result: Result<T, Status>) -> Result<T, Status> {
+        if let (Err(status), Some(meter)) = (&result, &mut self.meter) {
+            meter.failed(status);
+        }
+        result
     }
 
     /// `most`, but early enough to answer within the caller's deadline.
@@ -84,31 +101,41 @@ impl WorkloadApi {
         signing: Arc<Signing>,
         config: WorkloadConfig,
     ) -> Self {
-        Self(Arc::new(Inner { state, attestation, signing, config }))
+        let limiter = Limiter::new(config.rate_limits);
+        Self(Arc::new(Inner { state, attestation, signing, config, limiter, meters: Meters::new() }))
     }
 
     async fn fetch_x509_svid(self, request: Request<workload::X509svidRequest>) -> Result<Encoded, Status> {
-        let caller = self.admit(&request, "FetchX509SVID").await?;
+        let mut caller = self.admit(&request, "FetchX509SVID").await?;
         let mut subscribed = self.0.state.subscribe(&caller.selectors);
-        self.wait_for_entry(&mut subscribed, &caller, |_| true).await?;
-        self.wait_for_svids(&mut subscribed, &caller).await?;
+        let entry = self.wait_for_entry(&mut subscribed, &caller, |_| true).await;
+        caller.ended(entry)?;
+        let svids = self.wait_for_svids(&mut subscribed, &caller).await;
+        caller.ended(svids)?;
         Ok(stream::run(self, caller, subscribed, Kind::X509Svid))
     }
 
-    async fn fetch_x509_bundles(self, request: Request<workload::X509BundlesRequest>) -> Result<Encoded, Status> {
+    async fn fetch_x509_bundles(
+        self,
+        request: Request<workload::X509BundlesRequest>,
+    ) -> Result<Encoded, Status> {
         let caller = self.admit(&request, "FetchX509Bundles").await?;
         self.stream_bundles(caller, Kind::X509Bundles).await
     }
 
-    async fn fetch_jwt_bundles(self, request: Request<workload::JwtBundlesRequest>) -> Result<Encoded, Status> {
+    async fn fetch_jwt_bundles(
+        self,
+        request: Request<workload::JwtBundlesRequest>,
+    ) -> Result<Encoded, Status> {
         let caller = self.admit(&request, "FetchJWTBundles").await?;
         self.stream_bundles(caller, Kind::JwtBundles).await
     }
 
-    async fn stream_bundles(self, caller: Caller, kind: Kind) -> Result<Encoded, Status> {
+    async fn stream_bundles(self, mut caller: Caller, kind: Kind) -> Result<Encoded, Status> {
         let mut subscribed = self.0.state.subscribe(&caller.selectors);
         if !self.0.config.allow_unauthenticated_verifiers {
-            self.wait_for_entry(&mut subscribed, &caller, |_| true).await?;
+            let entry = self.wait_for_entry(&mut subscribed, &caller, |_| true).await;
+            caller.ended(entry)?;
         }
         Ok(stream::run(self, caller, subscribed, kind))
     }
@@ -119,20 +146,39 @@ impl WorkloadApi {
         Err(Status::unimplemented(message))
     }
 
-    /// Header, caller, selectors.
+    /// Header, caller, selectors, rate limit.
     async fn admit<T>(&self, request: &Request<T>, method: &'static str) -> Result<Caller, Status> {
-        check_header(request)?;
+        let mut meter = self.0.meters.start(method);
+        let mut failed = |status: Status| {
+            if let Some(meter) = &mut meter {
+                meter.failed(&status);
+            }
+            status
+        };
+        check_header(request).map_err(&mut failed)?;
         let timeout = deadline(request);
-        let peer = request
-            .extensions()
-            .get::<PeerInfo>()
-            .map(|info| info.peer.clone())
-            .ok_or_else(|| Status::internal("the caller is not known: the Workload API is served on Unix sockets only"))?;
+        let peer = request.extensions().get::<PeerInfo>().map(|info| info.peer.clone()).ok_or_else(|| {
+            failed(Status::internal(
+                "the caller is not known: the Workload API is served on Unix sockets only",
+            ))
+        })?;
         let selectors = self.0.attestation.attest(&peer).await.map_err(|error| {
             tracing::error!(subsystem_name = "endpoints", service = "WorkloadAPI", method, pid = peer.pid, error = %error, "Workload attestation failed");
-            Status::unavailable("workload attestation failed")
+            failed(Status::unavailable("workload attestation failed"))
         })?;
-        Ok(Caller { peer, selectors, method, timeout })
+        let caller = Caller { peer, selectors, method, timeout, meter: None };
+        if !caller.is_agent()
+            && !self.0.limiter.allows(method, &caller.selectors, self.0.state.clock.monotonic())
+        {
+            metrics::counter!("workload_api.rate_limit_exceeded", "method" => method).increment(1);
+            return Err(failed(Status::unavailable(format!(
+                "rate limit exceeded for /SpiffeWorkloadAPI/{method}"
+            ))));
+        }
+        if let Some(meter) = meter.as_mut().filter(|_| caller.is_agent()) {
+            meter.discard();
+        }
+        Ok(Caller { meter, ..caller })
     }
 
     /// Returns once an entry that `fits` matches; after the configured wait, SPIRE's refusal.
@@ -150,7 +196,13 @@ impl WorkloadApi {
             return Ok(());
         }
         if !patience.is_zero() {
-            tracing::debug!(subsystem_name = "endpoints", service = "WorkloadAPI", method = caller.method, pid = caller.peer.pid, "No entry matches yet; waiting for one");
+            tracing::debug!(
+                subsystem_name = "endpoints",
+                service = "WorkloadAPI",
+                method = caller.method,
+                pid = caller.peer.pid,
+                "No entry matches yet; waiting for one"
+            );
             let found = tokio::time::timeout(patience, updates.wait_for(matches)).await;
             if matches!(found, Ok(Ok(_))) {
                 return Ok(());
@@ -162,8 +214,9 @@ impl WorkloadApi {
     /// Returns once every SVID that can be had is there.
     async fn wait_for_svids(&self, subscribed: &mut Subscribed, caller: &Caller) -> Result<(), Status> {
         let updates = &mut subscribed.subscription.updates;
-        let ready =
-            |update: &Update| update.matched.is_empty() || !(update.pending || update.content.identities.is_empty());
+        let ready = |update: &Update| {
+            update.matched.is_empty() || !(update.pending || update.content.identities.is_empty())
+        };
         if ready(&updates.borrow()) {
             return Ok(());
         }
@@ -174,7 +227,14 @@ impl WorkloadApi {
         let update = updates.borrow();
         if update.content.identities.is_empty() {
             let error = update.error.as_deref().unwrap_or("the server has not signed it yet");
-            tracing::warn!(subsystem_name = "endpoints", service = "WorkloadAPI", method = caller.method, pid = caller.peer.pid, error, "Waiting for SVID to get cached");
+            tracing::warn!(
+                subsystem_name = "endpoints",
+                service = "WorkloadAPI",
+                method = caller.method,
+                pid = caller.peer.pid,
+                error,
+                "Waiting for SVID to get cached"
+            );
             return Err(Status::unavailable(format!("X.509-SVID is not available yet: {error}")));
         }
         Ok(())
@@ -184,7 +244,15 @@ impl WorkloadApi {
         if !caller.is_agent() {
             let selectors = self.loggable(&caller.selectors);
             let selectors = (!selectors.is_empty()).then_some(selectors);
-            tracing::error!(subsystem_name = "endpoints", service = "WorkloadAPI", method = caller.method, pid = caller.peer.pid, registered = false, selectors, "No identity issued");
+            tracing::error!(
+                subsystem_name = "endpoints",
+                service = "WorkloadAPI",
+                method = caller.method,
+                pid = caller.peer.pid,
+                registered = false,
+                selectors,
+                "No identity issued"
+            );
         }
         Status::permission_denied("no identity issued")
     }
@@ -193,7 +261,10 @@ impl WorkloadApi {
     fn loggable(&self, selectors: &SelectorSet) -> String {
         let allowed = |selector: &&Selector| {
             self.0.config.log_selectors.iter().any(|prefix| {
-                selector.as_str().strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+                selector
+                    .as_str()
+                    .strip_prefix(prefix.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
             })
         };
         let shown: Vec<&str> = selectors.iter().filter(allowed).map(Selector::as_str).collect();

@@ -53,8 +53,8 @@ impl AgentData {
     /// The file's bytes, in the form SPIRE writes (one line).
     pub fn to_json(&self) -> Result<Vec<u8>, AgentDataError> {
         let file = File {
-            svid: encoded(&self.svid),
-            bundle: encoded(&self.bundle),
+            svid: Some(encoded(&self.svid)),
+            bundle: Some(encoded(&self.bundle)),
             reattestable: self.reattestable,
             bootstrap: self.bootstrap.clone(),
         };
@@ -74,8 +74,8 @@ struct File {
     bootstrap: BootstrapState,
 }
 
-fn encoded(certificates: &[Certificate]) -> Option<Vec<String>> {
-    Some(certificates.iter().map(|certificate| STANDARD.encode(certificate.to_pem())).collect())
+fn encoded(certificates: &[Certificate]) -> Vec<String> {
+    certificates.iter().map(|certificate| STANDARD.encode(certificate.to_pem())).collect()
 }
 
 fn certificates(member: &'static str, encoded: &[String]) -> Result<Vec<Certificate>, AgentDataError> {

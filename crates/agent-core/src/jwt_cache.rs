@@ -20,7 +20,10 @@ pub struct Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("len", &self.token.len()).field("expires_at", &self.expires_at).finish()
+        f.debug_struct("Token")
+            .field("len", &self.token.len())
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
     }
 }
 

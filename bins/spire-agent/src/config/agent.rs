@@ -63,6 +63,7 @@ pub(super) fn decode(
             .into_iter()
             .collect(),
         log_selectors: block.strings("log_selectors")?.unwrap_or_default(),
+        rate_limits: experimental.rate_limits,
     };
     Ok(Agent {
         key_type: key_type(block)?,
@@ -87,7 +88,10 @@ pub(super) fn decode(
 /// What SPIRE has and we do not (yet): refused by name, never ignored.
 fn unserved(block: &mut Block<'_>, flags: &RunFlags) -> Result<(), LoadError> {
     refuse_on(block, &["profiling_enabled"])?;
-    refuse(block, &["profiling_port", "profiling_freq", "profiling_names", "sds", "trust_bundle_spiffe_workload_api"])?;
+    refuse(
+        block,
+        &["profiling_port", "profiling_freq", "profiling_names", "sds", "trust_bundle_spiffe_workload_api"],
+    )?;
     if block.strings("authorized_delegates")?.is_some_and(|ids| !ids.is_empty()) {
         return Err(unsupported(block, "authorized_delegates"));
     }
@@ -187,7 +191,8 @@ fn key_type(block: &mut Block<'_>) -> Result<KeyType, LoadError> {
         Some("ec-p384") => Ok(KeyType::EcP384),
         Some("rsa-2048") => Ok(KeyType::Rsa2048),
         Some(other) => {
-            let problem = format!("key type {other:?} is unknown; must be one of [rsa-2048, ec-p256, ec-p384]");
+            let problem =
+                format!("key type {other:?} is unknown; must be one of [rsa-2048, ec-p256, ec-p384]");
             Err(invalid(block, "workload_x509_svid_key_type", problem))
         }
     }
@@ -211,9 +216,8 @@ fn rotation(block: &mut Block<'_>) -> Result<RotationPolicy, LoadError> {
 }
 
 fn log(block: &mut Block<'_>, flags: &RunFlags) -> Result<LogConfig, LoadError> {
-    let wrong = |error: steeple_runtime::logs::LogError| {
-        LoadError::Other(format!("could not start logger: {error}"))
-    };
+    let wrong =
+        |error: steeple_runtime::logs::LogError| LoadError::Other(format!("could not start logger: {error}"));
     let level = flags.log_level.clone().or(string(block, "log_level")?);
     let format = flags.log_format.clone().or(string(block, "log_format")?).unwrap_or_default();
     let file = flags.log_file.clone().or(string(block, "log_file")?);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use steeple_agent_api::workload::DEFAULT_WAIT;
+use steeple_agent_api::workload::{DEFAULT_WAIT, RateLimits};
 use steeple_config::{Block, Strictness, UnknownKeys};
 
 use super::LoadError;
@@ -14,6 +14,7 @@ pub(super) struct Experimental {
     pub jwt_cache_hit_timeout: Option<Duration>,
     pub workload_wait_timeout: Duration,
     pub connections_per_user: Option<usize>,
+    pub rate_limits: RateLimits,
 }
 
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
@@ -28,6 +29,7 @@ impl Default for Experimental {
             jwt_cache_hit_timeout: None,
             workload_wait_timeout: DEFAULT_WAIT,
             connections_per_user: None,
+            rate_limits: RateLimits::default(),
         }
     }
 }
@@ -39,7 +41,7 @@ pub(super) fn decode(
 ) -> Result<Experimental, LoadError> {
     let mut options = Experimental::default();
     let Some(mut block) = agent.block("experimental")? else { return Ok(options) };
-    refuse(&block, &["broker", "named_pipe_name", "admin_named_pipe_name", "ratelimit"])?;
+    refuse(&block, &["broker", "named_pipe_name", "admin_named_pipe_name"])?;
     refuse_on(&mut block, &["require_pq_kem"])?;
     if block.strings("feature_flags")?.is_some_and(|flags| !flags.is_empty()) {
         return Err(unsupported(&block, "feature_flags"));
@@ -52,13 +54,18 @@ pub(super) fn decode(
     }
     if let Some(by_revision) = block.bool("use_sync_authorized_entries")? {
         warnings.push(
-            "The 'use_sync_authorized_entries' configuration is deprecated. SPIRE has announced its removal".to_owned(),
+            "The 'use_sync_authorized_entries' configuration is deprecated. SPIRE has announced its removal"
+                .to_owned(),
         );
         options.sync_by_revision = by_revision;
     }
     if let Some(timeout) = duration(&mut block, "jwt_svid_cache_hit_timeout")? {
         if !(Duration::from_secs(5)..Duration::from_secs(30)).contains(&timeout) {
-            return Err(invalid(&block, "jwt_svid_cache_hit_timeout", "must be at least 5s and less than 30s"));
+            return Err(invalid(
+                &block,
+                "jwt_svid_cache_hit_timeout",
+                "must be at least 5s and less than 30s",
+            ));
         }
         warnings.push("The use of 'jwt_svid_cache_hit_timeout' is experimental".to_owned());
         options.jwt_cache_hit_timeout = Some(timeout);
@@ -76,8 +83,28 @@ pub(super) fn decode(
             _ => return Err(invalid(&block, "workload_connections_per_user", "must be positive")),
         }
     }
+    if let Some(limits) = block.block("ratelimit")? {
+        options.rate_limits = rate_limits(limits, unknown)?;
+    }
     block.finish(Strictness::Lax, "experimental", unknown);
     Ok(options)
+}
+
+fn rate_limits(mut block: Block<'_>, unknown: &mut UnknownKeys) -> Result<RateLimits, LoadError> {
+    refuse(&block, &["stream_secrets", "fetch_secrets"])?;
+    let mut limit = |key: &str| {
+        let limit = block.int(key)?.unwrap_or(0);
+        u32::try_from(limit)
+            .map_err(|_| LoadError::Other(format!("experimental.ratelimit.{key} must not be negative")))
+    };
+    let limits = RateLimits {
+        fetch_x509_svid: limit("fetch_x509_svid")?,
+        fetch_jwt_svid: limit("fetch_jwt_svid")?,
+        fetch_x509_bundles: limit("fetch_x509_bundles")?,
+        fetch_jwt_bundles: limit("fetch_jwt_bundles")?,
+    };
+    block.finish(Strictness::Strict, "ratelimit", unknown);
+    Ok(limits)
 }
 
 fn duration(block: &mut Block<'_>, key: &str) -> Result<Option<Duration>, LoadError> {

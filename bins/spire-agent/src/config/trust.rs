@@ -10,9 +10,16 @@ use super::{LoadError, RunFlags};
 /// The bootstrap source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrustConfig {
-    File { path: PathBuf, format: BundleFormat },
+    File {
+        path: PathBuf,
+        format: BundleFormat,
+    },
     /// `socket` makes it plain HTTP over a Unix socket.
-    Url { url: String, socket: Option<PathBuf>, format: BundleFormat },
+    Url {
+        url: String,
+        socket: Option<PathBuf>,
+        format: BundleFormat,
+    },
     Insecure,
 }
 

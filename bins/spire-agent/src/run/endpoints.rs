@@ -62,7 +62,8 @@ pub fn bind(config: &Config) -> anyhow::Result<Sockets> {
     let open = |path: &Path, mode, dir_mode, max_per_uid| {
         UdsListener::bind(path, UdsOptions { mode, dir_mode, max_per_uid })
     };
-    let public = config.socket_path.as_deref().map(|path| open(path, PUBLIC_MODE, PUBLIC_DIR_MODE, Some(most)));
+    let public =
+        config.socket_path.as_deref().map(|path| open(path, PUBLIC_MODE, PUBLIC_DIR_MODE, Some(most)));
     let admin = config.admin_socket_path.as_deref().map(|path| open(path, ADMIN_MODE, ADMIN_DIR_MODE, None));
     Ok(Sockets { public: public.transpose()?, admin: admin.transpose()? })
 }
@@ -83,7 +84,10 @@ impl Sockets {
                 .serve_with_incoming_shutdown(listener, shutdown.requested());
             tasks.spawn("Workload API", OnEnd::Shutdown, serving);
         } else {
-            tracing::info!(apis = "Workload and SDS APIs", "Skipping agent APIs because public endpoint is disabled");
+            tracing::info!(
+                apis = "Workload and SDS APIs",
+                "Skipping agent APIs because public endpoint is disabled"
+            );
         }
         if let Some(listener) = self.admin {
             tracing::info!(subsystem_name = "endpoints", address = %listener.path().display(), network = "unix", "Starting Admin APIs");

@@ -1,6 +1,5 @@
 //! The HTTP health check `agent`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,16 +10,16 @@ use steeple_runtime::tasks::{OnEnd, TaskGroup};
 
 use crate::config::Config;
 
-pub async fn listen(config: &Config, tasks: &TaskGroup) -> anyhow::Result<Option<SocketAddr>> {
-    let Some(wanted) = config.health.clone() else { return Ok(None) };
+pub async fn listen(config: &Config, tasks: &TaskGroup) -> anyhow::Result<()> {
+    let Some(wanted) = config.health.clone() else { return Ok(()) };
     let health = Health::new();
     health.add("agent", Arc::new(Agent(config.socket_path.clone())))?;
     let at = format!("{}:{}", wanted.bind_address, wanted.bind_port);
-    let listener = health.listen(wanted).await.with_context(|| format!("cannot serve health checks on {at}"))?;
-    let address = listener.address();
+    let listener =
+        health.listen(wanted).await.with_context(|| format!("cannot serve health checks on {at}"))?;
     tasks.spawn_until_shutdown("health checks", OnEnd::Log, health.run());
     tasks.spawn_until_shutdown("health listener", OnEnd::Shutdown, listener.serve());
-    Ok(Some(address))
+    Ok(())
 }
 
 /// Asks the Workload API for bundles; only Unavailable is a failure (SPIRE).

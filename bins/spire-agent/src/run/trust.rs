@@ -30,9 +30,11 @@ impl Bootstrap {
     }
 
     async fn download(&self, url: &str, socket: Option<&Path>) -> Result<String, String> {
-        let failed = |error: reqwest::Error| format!("unable to fetch trust bundle URL {url}: {}", causes(&error));
+        let failed =
+            |error: reqwest::Error| format!("unable to fetch trust bundle URL {url}: {}", causes(&error));
         let mut builder = reqwest::Client::builder().timeout(TIMEOUT).tls_danger_accept_invalid_certs(false);
-        let mut address = reqwest::Url::parse(url).map_err(|error| format!("unable to parse trust bundle URL: {error}"))?;
+        let mut address =
+            reqwest::Url::parse(url).map_err(|error| format!("unable to parse trust bundle URL: {error}"))?;
         if let Some(socket) = socket {
             builder = builder.unix_socket(socket.to_owned());
             // What the program at the other end may want to know (spire.md §2.3).
@@ -40,7 +42,10 @@ impl Bootstrap {
                 .query_pairs_mut()
                 .append_pair("spire-attest-mode", "bootstrap")
                 .append_pair("spire-connection-attempts", "1")
-                .append_pair("spire-attest-start-time", &jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+                .append_pair(
+                    "spire-attest-start-time",
+                    &jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                )
                 .append_pair("spire-server-address", &self.server_address)
                 .append_pair("spire-server-port", &self.server_port.to_string())
                 .append_pair("spiffe-trust-domain", self.trust_domain.name());
@@ -83,7 +88,9 @@ impl TrustSource for Bootstrap {
         match &self.config {
             TrustConfig::Insecure => Ok(None),
             TrustConfig::File { path, format } => {
-                let wrong = |what: String| format!("{}: {what}; check trust_bundle_path and trust_bundle_format", path.display());
+                let wrong = |what: String| {
+                    format!("{}: {what}; check trust_bundle_path and trust_bundle_format", path.display())
+                };
                 let text = tokio::fs::read_to_string(path).await.map_err(|error| wrong(error.to_string()))?;
                 self.parse(&text, *format).map(Some).map_err(wrong)
             }

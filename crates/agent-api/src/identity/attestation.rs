@@ -38,7 +38,8 @@ impl AgentIdentity {
             BundleClient::new(channel).get_bundle(GetBundleRequest::default()),
         )
         .await?;
-        let bundle = convert::bundle(bundle).map_err(|error| IdentityError::Svid(format!("invalid trust domain bundle: {error}")))?;
+        let bundle = convert::bundle(bundle)
+            .map_err(|error| IdentityError::Svid(format!("invalid trust domain bundle: {error}")))?;
         if bundle.trust_domain != self.config.trust_domain {
             return Err(IdentityError::Svid(format!(
                 "the server's bundle is of trust domain {}, not {}: check trust_domain",
@@ -67,15 +68,24 @@ impl AgentIdentity {
                 Ok(false)
             }
             None => {
-                tracing::warn!(subsystem_name = "attestor", "Insecure bootstrap enabled; skipping server certificate verification");
+                tracing::warn!(
+                    subsystem_name = "attestor",
+                    "Insecure bootstrap enabled; skipping server certificate verification"
+                );
                 Ok(true)
             }
         }
     }
 
-    async fn attest_over(&self, channel: Channel, csr: Vec<u8>) -> Result<(Option<types::X509svid>, bool), IdentityError> {
+    async fn attest_over(
+        &self,
+        channel: Channel,
+        csr: Vec<u8>,
+    ) -> Result<(Option<types::X509svid>, bool), IdentityError> {
         let attestor = &self.config.attestor;
-        let refused = |error: &dyn std::fmt::Display| ServerError::other(format!("nodeattestor({}): {error}", attestor.name()));
+        let refused = |error: &dyn std::fmt::Display| {
+            ServerError::other(format!("nodeattestor({}): {error}", attestor.name()))
+        };
         let payload = attestor.payload().await.map_err(|error| refused(&error))?;
         let first = attest_agent_request::Step::Params(attest_agent_request::Params {
             data: Some(types::AttestationData { r#type: attestor.name().to_owned(), payload }),

@@ -10,9 +10,12 @@ use rustls::sign::{Signer, SigningKey};
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use steeple_agent_core::node;
 use steeple_plugin::{KeyManager, KeyManagerError};
+use steeple_runtime::metrics::CallCounter;
 use steeple_runtime::tls::LiveIdentity;
 use steeple_spiffe::x509::{self, DistinguishedName};
 use steeple_spiffe::{Certificate, KeyType, PublicKey};
+
+use tonic::Code;
 
 use super::IdentityError;
 
@@ -24,7 +27,10 @@ pub(super) struct AgentKeys(pub Arc<dyn KeyManager>);
 impl AgentKeys {
     /// Those that are the agent's.
     pub async fn all(&self) -> Result<Vec<(String, PublicKey)>, KeyManagerError> {
-        let mut keys = in_time(self.0.public_keys()).await?;
+        let call = CallCounter::start(&["agent_key_manager", "get_keys"]);
+        let keys = in_time(self.0.public_keys()).await;
+        call.done(if keys.is_ok() { Code::Ok } else { Code::Unknown });
+        let mut keys = keys?;
         keys.retain(|(id, _)| node::KEY_IDS.contains(&id.as_str()));
         Ok(keys)
     }
@@ -32,7 +38,10 @@ impl AgentKeys {
     /// Makes the next key and a request for it. The subject is ignored by servers; it names nobody.
     pub async fn next_csr(&self, current: Option<&str>) -> Result<(String, Vec<u8>), KeyManagerError> {
         let id = node::next_key_id(current);
-        let public_key = in_time(self.0.generate_key(id, KeyType::EcP256)).await?;
+        let call = CallCounter::start(&["agent_key_manager", "generate_key"]);
+        let public_key = in_time(self.0.generate_key(id, KeyType::EcP256)).await;
+        call.done(if public_key.is_ok() { Code::Ok } else { Code::Unknown });
+        let public_key = public_key?;
         let algorithm = KeyType::EcP256.x509_signature_algorithm();
         let tbs = x509::csr_tbs(&DistinguishedName::default_svid(), &public_key, &[], &[]);
         let signature = in_time(self.0.sign(id, algorithm, &tbs)).await?;
@@ -51,7 +60,8 @@ impl AgentKeys {
         if key.as_ref() != Some(&leaf.public_key()) {
             return Err(IdentityError::Svid("the server issued an SVID for another key than ours".into()));
         }
-        let chain = chain.iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect();
+        let chain =
+            chain.iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect();
         let key = KeptKey { keys: self.0.clone(), id: id.into() };
         identity
             .set_signer(chain, Arc::new(key))
@@ -98,7 +108,9 @@ impl Signer for KeptKey {
         // one handshake every few minutes.
         let signed = match signing.as_mut().now_or_never() {
             Some(signed) => signed,
-            None => tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(in_time(signing))),
+            None => {
+                tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(in_time(signing)))
+            }
         };
         signed.map_err(|error| rustls::Error::General(format!("signing with the agent's key: {error}")))
     }

@@ -5,7 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use futures::StreamExt as _;
 use steeple_agent_core::Entry;
 use steeple_proto::spire::api::server::bundle::v1::{GetBundleRequest, GetFederatedBundleRequest};
-use steeple_proto::spire::api::server::entry::v1::{GetAuthorizedEntriesRequest, SyncAuthorizedEntriesRequest};
+use steeple_proto::spire::api::server::entry::v1::{
+    GetAuthorizedEntriesRequest, SyncAuthorizedEntriesRequest,
+};
 use steeple_proto::spire::api::types::EntryMask;
 use steeple_spiffe::{Bundle, TrustDomain};
 use tokio::sync::mpsc;
@@ -23,7 +25,9 @@ const BUNDLE_WORKERS: usize = 10;
 impl Sync {
     /// Brings the view up to date once.
     pub(super) async fn poll(&self) -> Result<(), ServerError> {
-        let own = timed("fetching the trust bundle", self.link.bundle().get_bundle(GetBundleRequest::default())).await?;
+        let own =
+            timed("fetching the trust bundle", self.link.bundle().get_bundle(GetBundleRequest::default()))
+                .await?;
         let entries = if self.config.by_revision {
             tokio::time::timeout(RPC_TIMEOUT, self.entries_by_revision())
                 .await
@@ -31,7 +35,8 @@ impl Sync {
         } else {
             self.all_entries().await?
         };
-        let mut bundles = vec![good_bundle(own).ok_or_else(|| ServerError::other("invalid trust domain bundle"))?];
+        let mut bundles =
+            vec![good_bundle(own).ok_or_else(|| ServerError::other("invalid trust domain bundle"))?];
         bundles.extend(self.federated(&entries).await);
         let changes = self.state.view().replace(entries, bundles);
         self.own_bundle(&changes);
@@ -114,8 +119,10 @@ impl Sync {
         let fetched = futures::stream::iter(domains).map(|trust_domain| {
             let mut client = self.link.bundle();
             async move {
-                let request =
-                    GetFederatedBundleRequest { trust_domain: trust_domain.name().to_owned(), output_mask: None };
+                let request = GetFederatedBundleRequest {
+                    trust_domain: trust_domain.name().to_owned(),
+                    output_mask: None,
+                };
                 let result = timed("fetching a federated bundle", client.get_federated_bundle(request)).await;
                 (trust_domain, result)
             }

@@ -26,7 +26,7 @@ pub(super) fn x509_svid(content: &Content) -> Bytes {
 
 /// X509BundlesResponse (§5.2.2): keys are trust domain IDs.
 pub(super) fn x509_bundles(own: &Bundle, federated: &[impl AsRef<Bundle>]) -> Bytes {
-    bundles(2, own, federated, |bundle| bundle.x509_der())
+    bundles(2, own, federated, Bundle::x509_der)
 }
 
 /// JWTBundlesResponse (§6.2.2): plain JWK Sets with JWT keys only.

@@ -13,10 +13,13 @@ use steeple_spiffe::jwt::{self, JwtBundleSource};
 use steeple_spiffe::{Bundle, PublicKey, SpiffeId, TrustDomain};
 use tonic::{Request, Status};
 
-use super::{WorkloadApi, check_header};
+use super::{Caller, WorkloadApi, check_header};
 
 impl WorkloadApi {
-    pub(super) async fn fetch_jwt_svid(self, request: Request<workload::JwtsvidRequest>) -> Result<Bytes, Status> {
+    pub(super) async fn fetch_jwt_svid(
+        self,
+        request: Request<workload::JwtsvidRequest>,
+    ) -> Result<Bytes, Status> {
         check_header(&request)?;
         let wanted = {
             let message = request.get_ref();
@@ -30,20 +33,29 @@ impl WorkloadApi {
                 })?),
             }
         };
-        let caller = self.admit(&request, "FetchJWTSVID").await?;
-        let audience = request.into_inner().audience;
+        let mut caller = self.admit(&request, "FetchJWTSVID").await?;
+        let issued = self.issue_jwts(&caller, wanted, &request.into_inner().audience).await;
+        caller.ended(issued)
+    }
+
+    async fn issue_jwts(
+        &self,
+        caller: &Caller,
+        wanted: Option<SpiffeId>,
+        audience: &[String],
+    ) -> Result<Bytes, Status> {
         let fits = |entry: &Entry| wanted.as_ref().is_none_or(|id| *id == entry.spiffe_id);
         let mut entries = self.0.state.cache().matching(&caller.selectors);
         entries.retain(|entry| fits(entry));
         if entries.is_empty() {
             let mut subscribed = self.0.state.subscribe(&caller.selectors);
-            self.wait_for_entry(&mut subscribed, &caller, fits).await?;
+            self.wait_for_entry(&mut subscribed, caller, fits).await?;
             entries = subscribed.subscription.updates.borrow().matched.to_vec();
             entries.retain(|entry| fits(entry));
         }
         let mut svids = Vec::with_capacity(entries.len());
         for entry in entries {
-            let token = self.0.signing.jwt(&entry, &audience).await.map_err(|error| {
+            let token = self.0.signing.jwt(&entry, audience).await.map_err(|error| {
                 tracing::error!(subsystem_name = "endpoints", service = "WorkloadAPI", method = "FetchJWTSVID", pid = caller.peer.pid, spiffe_id = %entry.spiffe_id, error = %error, "Could not fetch JWT-SVID");
                 Status::unavailable(format!("could not fetch JWT-SVID: {error}"))
             })?;
@@ -69,8 +81,13 @@ impl WorkloadApi {
         if request.get_ref().svid.is_empty() {
             return Err(Status::invalid_argument("svid must be specified"));
         }
-        let caller = self.admit(&request, "ValidateJWTSVID").await?;
-        let workload::ValidateJwtsvidRequest { audience, svid } = request.into_inner();
+        let mut caller = self.admit(&request, "ValidateJWTSVID").await?;
+        let valid = self.validate(&caller, request.into_inner());
+        caller.ended(valid)
+    }
+
+    fn validate(&self, caller: &Caller, request: workload::ValidateJwtsvidRequest) -> Result<Bytes, Status> {
+        let workload::ValidateJwtsvidRequest { audience, svid } = request;
         let bundles = {
             let cache = self.0.state.cache();
             let entries = cache.matching(&caller.selectors);
@@ -85,7 +102,8 @@ impl WorkloadApi {
         })?;
         let own = valid.id.is_member_of(&self.0.state.trust_domain);
         let allowed = |name: &str| {
-            own || matches!(name, "sub" | "exp" | "aud") || self.0.config.allowed_foreign_jwt_claims.contains(name)
+            own || matches!(name, "sub" | "exp" | "aud")
+                || self.0.config.allowed_foreign_jwt_claims.contains(name)
         };
         let mut claims = Struct::default();
         for (name, value) in valid.claims.iter().filter(|(name, _)| allowed(name)) {
@@ -117,7 +135,9 @@ fn proto(value: &Value) -> ProtoValue {
         Value::Bool(value) => ProtoKind::BoolValue(*value),
         Value::Number(value) => ProtoKind::NumberValue(value.as_f64().unwrap_or_default()),
         Value::String(value) => ProtoKind::StringValue(value.clone()),
-        Value::Array(values) => ProtoKind::ListValue(ListValue { values: values.iter().map(proto).collect() }),
+        Value::Array(values) => {
+            ProtoKind::ListValue(ListValue { values: values.iter().map(proto).collect() })
+        }
         Value::Object(members) => {
             let fields = members.iter().map(|(name, value)| (name.clone(), proto(value))).collect();
             ProtoKind::StructValue(Struct { fields })

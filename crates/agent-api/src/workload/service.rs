@@ -62,7 +62,10 @@ impl Service<HttpRequest<Body>> for WorkloadApi {
                 api.clone().validate_jwt_svid(request)
             }),
             other => {
-                let status = Status::new(Code::Unimplemented, format!("unknown method {other} for service SpiffeWorkloadAPI"));
+                let status = Status::new(
+                    Code::Unimplemented,
+                    format!("unknown method {other} for service SpiffeWorkloadAPI"),
+                );
                 Box::pin(std::future::ready(Ok(status.into_http())))
             }
         }

@@ -34,7 +34,7 @@ pub(super) fn run(api: WorkloadApi, caller: Caller, subscribed: Subscribed, kind
         let mut open = open?;
         match open.next().await {
             Some(Ok(bytes)) => Some((Ok(bytes), Some(open))),
-            Some(Err(status)) => Some((Err(status), None)),
+            Some(Err(status)) => Some((open.caller.ended(Err(status)), None)),
             None => None,
         }
     }))

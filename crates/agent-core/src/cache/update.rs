@@ -25,7 +25,10 @@ pub struct Svid {
 
 impl fmt::Debug for Svid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Svid").field("chain", &self.chain.len()).field("not_after", &self.not_after).finish()
+        f.debug_struct("Svid")
+            .field("chain", &self.chain.len())
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,187 @@
+use super::*;
+
+const GOOD: &str = r#"
+agent {
+  server_address = "localhost"
+  server_port = "8081"
+  trust_domain = "example.org"
+  insecure_bootstrap = true
+  EXTRA
+}
+plugins {
+  NodeAttestor "join_token" { plugin_data {} }
+  KeyManager "memory" { plugin_data {} }
+  WorkloadAttestor "unix" { plugin_data { discover_workload_path = true } }
+}
+"#;
+
+fn load_text(text: &str, flags: &[&str]) -> Result<Config, LoadError> {
+    let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+    let flags = RunFlags::parse("run", &flags).map_err(LoadError::Flags)?;
+    let body = steeple_config::parse("agent.conf", text).map_err(LoadError::Decode)?;
+    file::decode(&body, &flags)
+}
+
+fn with(extra: &str) -> Result<Config, LoadError> {
+    load_text(&GOOD.replace("EXTRA", extra), &[])
+}
+
+fn refusal(extra: &str) -> String {
+    with(extra).unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_are_spires() {
+    let config = with("").unwrap();
+    assert_eq!(config.socket_path.unwrap().to_str(), Some("/tmp/spire-agent/public/api.sock"));
+    assert_eq!(config.data_dir.to_str(), Some("."));
+    assert_eq!((config.x509_cache_max, config.jwt_cache_max), (1000, 1000));
+    assert_eq!(config.sync_interval, Duration::from_secs(5));
+    assert_eq!(config.workload.wait_timeout, Duration::from_secs(2));
+    assert_eq!(config.trust, TrustConfig::Insecure);
+    assert!(config.admin_socket_path.is_none() && config.health.is_none() && config.telemetry.is_none());
+    assert!(config.unix.unwrap().discover_workload_path);
+}
+
+#[test]
+fn the_command_line_wins() {
+    let flags = [
+        "-serverAddress",
+        "other",
+        "-serverPort=9",
+        "-trustDomain",
+        "other.org",
+        "-dataDir",
+        "/d",
+        "-joinToken",
+        "t",
+        "-socketPath",
+        "/s/api.sock",
+        "-logLevel",
+        "debug",
+    ];
+    let config = load_text(&GOOD.replace("EXTRA", "join_token = \"x\""), &flags).unwrap();
+    assert_eq!((config.server_address.as_str(), config.server_port), ("other", 9));
+    assert_eq!(config.trust_domain.name(), "other.org");
+    assert_eq!(config.join_token.0, "t");
+    assert_eq!(config.socket_path.unwrap().to_str(), Some("/s/api.sock"));
+    assert!(!format!("{:?}", config.join_token).contains("\"t\""), "a token stays out of logs");
+}
+
+#[test]
+fn an_unknown_key_in_a_strict_block_is_refused_with_its_place() {
+    let error = refusal("sokcet_path = \"/x\"");
+    assert_eq!(error, "unknown configuration detected: agent.conf:7:3: unknown key \"sokcet_path\" in agent");
+    let top =
+        load_text(&format!("{}\nagnet {{}}\n", GOOD.replace("EXTRA", "")), &[]).unwrap_err().to_string();
+    assert!(top.contains("agent.conf:15:1: unknown key \"agnet\" in top-level"), "{top}");
+    for (block, section) in [
+        ("telemetry { Prometheus { port = 1 x = 2 } }", "Prometheus"),
+        ("health_checks { x = 1 }", "health check"),
+    ] {
+        let error =
+            load_text(&format!("{}\n{block}\n", GOOD.replace("EXTRA", "")), &[]).unwrap_err().to_string();
+        assert!(error.contains(&format!("unknown key \"x\" in {section}")), "{error}");
+    }
+    let limits = refusal("experimental { ratelimit { x = 1 } }");
+    assert!(limits.contains("unknown key \"x\" in ratelimit"), "{limits}");
+}
+
+#[test]
+fn lax_blocks_warn_as_spire_does_not() {
+    let config = with("experimental { nonsense = 1 }").unwrap();
+    assert!(config.warnings.iter().any(|warning| warning.contains("nonsense")), "{:?}", config.warnings);
+}
+
+#[test]
+fn what_is_not_served_is_refused_by_name() {
+    for (extra, name) in [
+        ("sds { default_svid_name = \"x\" }", "sds"),
+        ("authorized_delegates = [\"spiffe://example.org/d\"]", "authorized_delegates"),
+        ("rebootstrap_mode = \"auto\"", "rebootstrap_mode"),
+        ("trust_bundle_spiffe_workload_api = \"unix:///x\"", "trust_bundle_spiffe_workload_api"),
+        ("profiling_enabled = true", "profiling_enabled"),
+        ("profiling_port = 1", "profiling_port"),
+        ("experimental { broker { socket_path = \"/x\" } }", "broker"),
+        ("experimental { require_pq_kem = true }", "require_pq_kem"),
+        ("experimental { feature_flags = [\"x\"] }", "feature_flags"),
+        ("experimental { ratelimit { stream_secrets = 1 } }", "stream_secrets"),
+    ] {
+        let error = refusal(extra);
+        assert!(
+            error.contains(name) && error.contains("agent.conf:7:") && error.contains("not supported"),
+            "{error}"
+        );
+    }
+    for (old, new, name) in [
+        ("NodeAttestor \"join_token\" { plugin_data {} }", "NodeAttestor \"x509pop\" {}", "x509pop"),
+        (
+            "KeyManager \"memory\" { plugin_data {} }",
+            "KeyManager \"memory\" { plugin_cmd = \"/x\" }",
+            "plugin_cmd",
+        ),
+    ] {
+        let error = load_text(&GOOD.replace("EXTRA", "").replace(old, new), &[]).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    }
+    assert!(with("rebootstrap_mode = \"never\" disable_sds_api = true").is_ok());
+}
+
+#[test]
+fn bad_values_say_what_and_where() {
+    for (extra, part) in [
+        ("server_port = 70000", "70000"),
+        ("log_level = \"loud\"", "loud"),
+        ("log_format = \"xml\"", "xml"),
+        ("x509_svid_cache_max_size = -1", "x509_svid_cache_max_size should not be negative"),
+        ("workload_x509_svid_key_type = \"rsa-4096\"", "rsa-4096"),
+        ("availability_target = \"1h\"", "24h"),
+        ("experimental { workload_wait_timeout = \"5s\" }", "less than 5s"),
+        ("experimental { sync_interval = \"soon\" }", "sync_interval"),
+        ("experimental { jwt_svid_cache_hit_timeout = \"1s\" }", "jwt_svid_cache_hit_timeout"),
+        ("admin_socket_path = \"/tmp/spire-agent/public/admin.sock\"", "admin socket"),
+        ("join_token = \"a\" join_token_file = \"b\"", "only one of join_token or join_token_file"),
+        ("join_token_file = \"/does/not/exist\"", "/does/not/exist"),
+        ("trust_bundle_path = \"x\"", "only one of insecure_bootstrap or trust_bundle_path"),
+        ("trust_bundle_format = \"der\"", "trust_bundle_format"),
+        ("allow_unauthenticated_verifiers = 3", "agent.conf:7:"),
+    ] {
+        let error = refusal(extra);
+        assert!(error.contains(part), "{extra}: {error}");
+    }
+}
+
+#[test]
+fn required_options_and_sections() {
+    let without =
+        |line: &str| load_text(&GOOD.replace("EXTRA", "").replace(line, ""), &[]).unwrap_err().to_string();
+    assert_eq!(without("server_address = \"localhost\""), "server_address must be configured");
+    assert_eq!(without("server_port = \"8081\""), "server_port must be configured");
+    assert_eq!(without("trust_domain = \"example.org\""), "trust_domain must be configured");
+    assert!(
+        without("insecure_bootstrap = true").contains("must be configured unless insecure_bootstrap is set")
+    );
+    assert_eq!(load_text("plugins {}", &[]).unwrap_err().to_string(), "agent section must be configured");
+    assert!(
+        without("NodeAttestor \"join_token\" { plugin_data {} }").contains("expected exactly 1 but got 0")
+    );
+}
+
+#[test]
+fn bootstrap_urls_are_checked() {
+    let url = |options: &str| {
+        load_text(&GOOD.replace("insecure_bootstrap = true", "").replace("EXTRA", options), &[])
+    };
+    assert!(url("trust_bundle_url = \"https://x/b\"").is_ok());
+    let socket = "trust_bundle_unix_socket = \"/s\"";
+    assert!(url(&format!("trust_bundle_url = \"http://x/b?a=1\" {socket}")).is_ok());
+    for (options, part) in [
+        ("trust_bundle_url = \"http://x/b\"".to_owned(), "https://"),
+        (format!("trust_bundle_url = \"https://x/b\" {socket}"), "http://"),
+        (format!("trust_bundle_url = \"http://x/?spire-a=1\" {socket}"), "spire-"),
+        (format!("trust_bundle_path = \"x\" {socket}"), "so must be trust_bundle_url"),
+    ] {
+        let error = url(&options).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
