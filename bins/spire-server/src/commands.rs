@@ -16,7 +16,7 @@ mod x509;
 use steeple_cli::{ClientCommand, Command, Program, Run, session};
 
 pub const PROGRAM: Program =
-    Program { name: "spire-server", version: env!("CARGO_PKG_VERSION"), commands: COMMANDS };
+    Program { name: "spire-server", version: crate::version::VERSION, commands: COMMANDS };
 
 const COMMANDS: &[Command] = &[
     Command { name: "run", about: "Runs the server", run: Run::With(crate::run::command) },
