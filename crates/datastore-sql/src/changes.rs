@@ -131,6 +131,15 @@ pub(crate) fn restart(conn: &Conn) -> Result<()> {
     Ok(())
 }
 
+/// Goes on under a new id, after `past`: the database is not the one that the old id stood for.
+pub(crate) fn renew(conn: &Conn, past: Revision) -> Result<()> {
+    conn.exec(
+        "UPDATE steeple_meta SET log_id = ?, head = CASE WHEN head < ? THEN ? ELSE head END",
+        &args![&uuid::Uuid::new_v4().to_string(), past.0, past.0],
+    )?;
+    restart(conn)
+}
+
 const OTHER: i64 = 0;
 const ENTRY_SET: i64 = 1;
 const ENTRY_GONE: i64 = 2;

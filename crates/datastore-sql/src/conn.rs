@@ -1,6 +1,8 @@
 //! The layer below which an engine differs: a connection that runs SQL text with `?` placeholders. What SQL itself
 //! spells differently from engine to engine is here too.
 
+use std::path::PathBuf;
+
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, ToSql};
@@ -152,6 +154,11 @@ impl Conn {
         let mut rows = statement.query([])?;
         while rows.next()?.is_some() {}
         Ok(())
+    }
+
+    /// The database's file, absolute; `None` in memory.
+    pub fn file(&self) -> Option<PathBuf> {
+        self.0.path().filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
     /// Rises when another connection commits.

@@ -9,6 +9,7 @@
 //! | `schema` | SPIRE's tables and ours, versions |
 //! | `writer`, `readers` | one thread writes, in batches; a few connections read |
 //! | `changes` | the change log |
+//! | `watermark` | noticing that the database was restored from a copy |
 //! | `foreign` | what a SPIRE server on the same database wrote |
 //! | `rows`, `selectors` | bulk reads, set comparison |
 //! | `entries`, `agents`, `bundles`, `tokens`, `journals` | the tables |
@@ -24,6 +25,11 @@
 //! A real SPIRE server on the same file is noticed by the same look: its rows in `registered_entries_events`
 //! and `attested_node_entries_events`, and changed rows of `bundles`, become revisions of the log. We write the event
 //! rows too, so SPIRE's events-based cache sees our writes.
+//!
+//! # Restored databases
+//! Beside the file stands `<database>-steeple`, which notes the log's id and how far it had come. A database that is behind
+//! its note, or has none, was restored: its log goes on under a new id, past the noted revision, and whoever followed the
+//! old one takes a snapshot. Losing the note costs that once, nothing else.
 //!
 //! # Differences from SPIRE's store
 //! * Deleting a bundle in mode `DISSOCIATE` raises the revision number of the entries it unlinks and in mode `DELETE`
@@ -48,6 +54,7 @@ mod selectors;
 mod store;
 mod time;
 mod tokens;
+mod watermark;
 mod writer;
 
 pub use config::SqliteConfig;

@@ -67,15 +67,25 @@ pub(crate) fn create(conn: &Conn) -> Result<()> {
     Ok(())
 }
 
-/// Our tables, in a database of SPIRE's. `Ok(Err(format))` if a newer release made them.
-pub(crate) fn add_ours(conn: &Conn) -> Result<std::result::Result<(), i64>> {
+/// What [`add_ours`] came upon.
+pub(crate) enum Log {
+    Started,
+    Found,
+    /// A newer release's.
+    Unknown {
+        format: i64,
+    },
+}
+
+/// Our tables, in a database of SPIRE's.
+pub(crate) fn add_ours(conn: &Conn) -> Result<Log> {
     for statement in OURS {
         conn.script(statement)?;
     }
     match conn.first("SELECT format FROM steeple_meta", &[], |row| row.int(0))? {
-        Some(LOG_FORMAT) => Ok(Ok(())),
-        Some(other) => Ok(Err(other)),
-        None => start_log(conn).map(Ok),
+        Some(LOG_FORMAT) => Ok(Log::Found),
+        Some(format) => Ok(Log::Unknown { format }),
+        None => start_log(conn).map(|()| Log::Started),
     }
 }
 

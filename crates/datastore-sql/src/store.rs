@@ -2,6 +2,7 @@
 
 mod port;
 
+use std::path::Path;
 use std::time::Duration;
 
 use steeple_datastore::{Result, Revision};
@@ -13,7 +14,8 @@ use crate::conn::Conn;
 use crate::error::{self, OpenError};
 use crate::foreign;
 use crate::readers::Readers;
-use crate::schema::{self, Found};
+use crate::schema::{self, Found, Log};
+use crate::watermark::Watermark;
 use crate::writer::Writer;
 
 /// The state of a trust domain in a SQL database.
@@ -36,11 +38,11 @@ impl SqlStore {
         };
         let conn = Conn::open(&target).map_err(failed)?;
         tune(&conn, &target).map_err(failed)?;
-        prepare(&conn, path)?;
+        let watermark = prepare(&conn, path)?;
         let setup = |source| OpenError::Setup { path: path.into(), source };
         let data_version = conn.data_version().map_err(setup)?;
         let (sender, head) = watch::channel(changes::head(&conn).map_err(setup)?);
-        let writer = Writer::start(conn, config.poll, sender, data_version)
+        let writer = Writer::start(conn, watermark, config.poll, sender, data_version)
             .map_err(|reason| OpenError::Open { path: path.into(), reason: reason.to_string() })?;
         let readers = (!target.in_memory).then(|| Readers::new(target, config.readers));
         Ok(Self { writer, readers, head })
@@ -103,7 +105,7 @@ fn tune(conn: &Conn, target: &Target) -> rusqlite::Result<()> {
 }
 
 /// Makes what is missing and notices what others wrote since, in one transaction.
-fn prepare(conn: &Conn, path: &str) -> std::result::Result<(), OpenError> {
+fn prepare(conn: &Conn, path: &str) -> std::result::Result<Option<Watermark>, OpenError> {
     let setup = |source| OpenError::Setup { path: path.into(), source };
     conn.exec("BEGIN IMMEDIATE", &[]).map_err(setup)?;
     match schema::look(conn).map_err(setup)? {
@@ -111,12 +113,39 @@ fn prepare(conn: &Conn, path: &str) -> std::result::Result<(), OpenError> {
         Found::Spire { version } => schema::check_version(path, version)?,
         Found::Foreign { table } => return Err(OpenError::NotSpire { path: path.into(), table }),
     }
-    if let Err(format) = schema::add_ours(conn).map_err(setup)? {
+    let log = schema::add_ours(conn).map_err(setup)?;
+    if let Log::Unknown { format } = log {
         return Err(schema::log_format_error(path, format));
     }
     let mut tx = Tx::new(conn);
     foreign::reconcile(&mut tx).map_err(setup)?;
     tx.number().map_err(setup)?;
+    let file = conn.file();
+    if let (Log::Found, Some(file)) = (log, &file) {
+        notice_restore(conn, file).map_err(setup)?;
+    }
+    // Under the write lock, so that a second server does not take a log without a note for a restored one.
+    let watermark = match file {
+        None => None,
+        Some(file) => {
+            let head = changes::head(conn).map_err(setup)?;
+            let log_id = changes::log_id(conn).map_err(setup)?;
+            Watermark::create(&file, log_id, head)
+                .inspect_err(|error| tracing::warn!(%error, "Cannot note the change log's position beside the database"))
+                .ok()
+        }
+    };
     conn.exec("COMMIT", &[]).map_err(setup)?;
-    Ok(())
+    Ok(watermark)
+}
+
+fn notice_restore(conn: &Conn, file: &Path) -> Result<()> {
+    let (log_id, head) = (changes::log_id(conn)?, changes::head(conn)?);
+    match Watermark::read(file) {
+        Some((noted, at)) if noted == log_id && at <= head => Ok(()),
+        noted => {
+            tracing::warn!("The database was restored from a copy: its change log starts anew");
+            changes::renew(conn, noted.map_or(head, |(_, at)| at))
+        }
+    }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::changes::{self, Tx};
 use crate::conn::Conn;
 use crate::foreign;
+use crate::watermark::Watermark;
 
 /// Requests in one transaction at most, so that the first does not wait for a crowd.
 const BATCH: usize = 128;
@@ -34,12 +35,13 @@ impl Writer {
     /// Starts the thread on a connection that is set up.
     pub fn start(
         conn: Conn,
+        watermark: Option<Watermark>,
         poll: Duration,
         head: watch::Sender<Revision>,
         data_version: i64,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
-        let worker = Worker { conn, queue, head, data_version, complained: false };
+        let worker = Worker { conn, watermark, queue, head, data_version, complained: false };
         std::thread::Builder::new().name("datastore-writer".into()).spawn(move || worker.run(poll))?;
         Ok(Self { jobs, places: Arc::new(Semaphore::new(QUEUE)) })
     }
@@ -128,6 +130,7 @@ fn reason(error: &Error) -> String {
 
 struct Worker {
     conn: Conn,
+    watermark: Option<Watermark>,
     queue: Receiver<Job>,
     head: watch::Sender<Revision>,
     data_version: i64,
@@ -241,6 +244,9 @@ impl Worker {
     fn committed(&mut self, head: Option<Revision>, data_version: i64) {
         self.data_version = data_version;
         if let Some(head) = head {
+            if let Some(watermark) = &mut self.watermark {
+                watermark.note(head);
+            }
             self.head.send_if_modified(|seen| std::mem::replace(seen, head) != head);
         }
     }

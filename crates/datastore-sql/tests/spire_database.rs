@@ -11,7 +11,8 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
-use steeple_datastore::{Datastore, EntryFilter, PageRequest, Revision};
+use steeple_datastore::conformance::fixtures;
+use steeple_datastore::{Datastore, EntryFilter, Error, PageRequest, Revision};
 use steeple_datastore_sql::{SqlStore, SqliteConfig};
 use steeple_spiffe::{SpiffeId, TrustDomain};
 use tempfile::TempDir;
@@ -153,4 +154,42 @@ async fn what_cannot_be_opened_is_named() {
     let alien = dir.path().join("alien.db");
     Connection::open(&alien).unwrap().execute_batch("CREATE TABLE bundles (x)").unwrap();
     assert!(open(&alien).contains("not a SPIRE database: it has table \"bundles\""), "{}", open(&alien));
+}
+
+/// A copy that is put back has another log: what agents saw after it was made is not what comes now.
+#[tokio::test]
+async fn a_restored_database_starts_a_new_log() {
+    let dir = TempDir::new().unwrap();
+    let (path, copy) = (dir.path().join("ours.sqlite3"), dir.path().join("copy.sqlite3"));
+    let write = async |store: &SqlStore, name: &str| {
+        let one = fixtures::entry(name, &format!("/{name}"), "/node", &["unix:uid:1"]);
+        assert!(store.create_entries(vec![one], fixtures::NOW).await.unwrap()[0].is_ok());
+    };
+    let store = open(&path);
+    write(&store, "kept").await;
+    let log_id = store.snapshot().await.unwrap().log_id;
+    store.close().await;
+    std::fs::copy(&path, &copy).unwrap();
+
+    // The same database again is the same log.
+    let store = open(&path);
+    assert_eq!(store.snapshot().await.unwrap().log_id, log_id);
+    write(&store, "lost").await;
+    write(&store, "lost-too").await;
+    store.close().await;
+
+    std::fs::copy(&copy, &path).unwrap();
+    let store = open(&path);
+    let restored = store.snapshot().await.unwrap();
+    assert_eq!(restored.entries.len(), 1);
+    assert_ne!(restored.log_id, log_id);
+    assert_eq!(restored.revision, Revision(4));
+    assert!(matches!(store.changes_since(Revision(3), 10).await, Err(Error::LogTruncated(4))));
+    write(&store, "new").await;
+    assert_eq!(store.changes_since(Revision(4), 10).await.unwrap().len(), 1);
+    store.close().await;
+
+    // On another machine, without the note.
+    let elsewhere = open(&copy);
+    assert_ne!(elsewhere.snapshot().await.unwrap().log_id, log_id);
 }
