@@ -2,7 +2,8 @@
 """Plays the command lines of steps.json and compares what is printed with expected.json (recorded from SPIRE).
 
     golden.py --bin target/debug                  our daemons, our commands
-    golden.py --bin A --cli B                     the daemons of directory A, the commands of directory B
+    golden.py --bin SPIRE --cli target/debug --spire daemons     our commands on SPIRE's daemons
+    golden.py --bin target/debug --cli SPIRE --spire commands    SPIRE's commands on our daemons
     golden.py --bin A --record OUT.json           write down instead of comparing
 
 known-differences.json names the steps that are meant to differ:
@@ -10,7 +11,7 @@ known-differences.json names the steps that are meant to differ:
     "094 federation list none": {"reason": "...", "exit": 1, "stdout": "", "stderr": "..."}
 
 The fields given replace SPIRE's, everything else must still be SPIRE's, and the reason must stand in
-docs/differences.md. `undo` is a command line that puts the state back to what SPIRE's would be; its `{id}` is what the
+docs/differences.md. It is a difference of our commands, unless `of` says "daemons"; the side that --spire names has none. `undo` is a command line that puts the state back to what SPIRE's would be; its `{id}` is what the
 pattern `take` finds in the step's stdout. Prints "N passed, N failed" and exits 1 unless every step passed.
 """
 import argparse
@@ -36,6 +37,7 @@ def main():
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--bin", required=True, help="directory of spire-server and spire-agent to run")
     ask.add_argument("--cli", help="directory of the commands to play (default: --bin)")
+    ask.add_argument("--spire", choices=("daemons", "commands"), help="this side is SPIRE's own")
     ask.add_argument("--steps", default=HERE / "steps.json")
     ask.add_argument("--expected", default=HERE / "expected.json")
     ask.add_argument("--known", default=HERE / "known-differences.json")
@@ -48,6 +50,7 @@ def main():
     known = {} if opt.record else json.loads(pathlib.Path(opt.known).read_text())
     if not opt.record:
         check_known(known, {name for name, _ in steps})
+        known = {name: k for name, k in known.items() if k.get("of", "commands") != opt.spire}
 
     scratch = tempfile.mkdtemp(prefix="golden-", dir="/tmp")
     try:

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::BuildHasher;
 
-use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{DecodeError, Engine as _};
 use serde_json::{Map, Value};
 
 use crate::UnixTime;
@@ -219,8 +219,7 @@ impl<'a> Parsed<'a> {
             Some(_) => return Err(malformed("kid is not a string")),
         };
         let claims = object(payload).map_err(JwtError::MalformedClaims)?;
-        let signature =
-            URL_SAFE_NO_PAD.decode(signature).map_err(|_| malformed("signature is not base64url"))?;
+        let signature = base64url(signature).map_err(JwtError::Malformed)?;
         let subject = match claims.get("sub") {
             Some(Value::String(subject)) if !subject.is_empty() => subject,
             None | Some(Value::Null | Value::String(_)) => return Err(JwtError::MissingSubject),
@@ -261,8 +260,21 @@ fn parts_len(token: &str) -> usize {
 }
 
 fn object(part: &str) -> Result<Map<String, Value>, String> {
-    let json = URL_SAFE_NO_PAD.decode(part).map_err(|_| "not base64url".to_owned())?;
+    let json = base64url(part)?;
     serde_json::from_slice(&json).map_err(|e| e.to_string())
+}
+
+/// With Go's words for what is no base64url.
+fn base64url(part: &str) -> Result<Vec<u8>, String> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|error| {
+        let at = match error {
+            DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+            // The group of four that is cut off.
+            DecodeError::InvalidLength(length) => length / 4 * 4,
+            DecodeError::InvalidPadding => part.len(),
+        };
+        format!("illegal base64 data at input byte {at}")
+    })
 }
 
 fn read_algorithm(header: &Map<String, Value>) -> Result<SignatureAlgorithm, JwtError> {

@@ -20,6 +20,7 @@ fn answers_equal_spires() {
         "a~b",
         "*.example.org",
         " example.org ",
+        "a b",
         "xn--bcher-kva.example",
         "xn--nxasmq6b",
         "xn--fiqs8s",
@@ -66,8 +67,8 @@ fn answers_equal_spires() {
 }
 
 #[test]
-fn white_space_and_controls_inside_are_refused() {
-    for name in ["a b", "a\tb", "a\0b", "a\u{7f}b"] {
+fn control_characters_inside_are_refused() {
+    for name in ["a\tb", "a\0b", "a\u{7f}b"] {
         assert!(text(name).starts_with("idna error\nidna: disallowed rune U+00"), "{name:?}");
     }
 }
