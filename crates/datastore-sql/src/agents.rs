@@ -52,7 +52,10 @@ pub(crate) fn list(conn: &Conn, filter: &AgentFilter, page: &PageRequest) -> Res
         match read(row) {
             Ok(one) => stored.push(one),
             // One bad row must not hide the others.
-            Err(reason) => tracing::warn!(agent_id = row.text(1)?, %reason, "Stored agent is left out"),
+            Err(reason) => {
+                let agent_id = row.text(1)?;
+                tracing::warn!(subsystem_name = "sql", agent_id, %reason, "Stored agent is left out");
+            }
         }
         Ok(())
     })?;
@@ -227,6 +230,7 @@ pub(crate) fn delete(tx: &mut Tx<'_>, id: &SpiffeId) -> Result<Option<Agent>> {
         for (row, entry_id, spiffe_id) in aliases {
             entries::delete_row(tx, row, &entry_id)?;
             tracing::info!(
+                subsystem_name = "sql",
                 spiffe_id,
                 parent_id = id.as_str(),
                 entry_id,

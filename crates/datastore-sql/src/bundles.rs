@@ -40,7 +40,8 @@ pub(crate) fn list(conn: &Conn, page: &PageRequest) -> Result<Page<Bundle>> {
                 Ok(bundle) => items.push(bundle),
                 // One bad row must not hide the others.
                 Err(reason) => {
-                    tracing::warn!(trust_domain_id = row.text(0)?, %reason, "Stored bundle is left out");
+                    let trust_domain_id = row.text(0)?;
+                    tracing::warn!(subsystem_name = "sql", trust_domain_id, %reason, "Stored bundle is left out");
                 }
             }
             Ok(())
@@ -122,6 +123,7 @@ pub(crate) fn prune(
     let pruned = pruned.map_or(Pruned::Unchanged, |(_, pruned)| pruned);
     if pruned == Pruned::Refused {
         tracing::warn!(
+            subsystem_name = "sql",
             trust_domain_id = trust_domain.as_id_str(),
             "Pruning halted; all known authorities of one kind have expired"
         );

@@ -87,7 +87,10 @@ fn list_step(
         match read(row) {
             Ok(one) => stored.push(one),
             // One bad row must not hide the others.
-            Err(reason) => tracing::warn!(entry_id = row.text(1)?, %reason, "Stored entry is left out"),
+            Err(reason) => {
+                let entry_id = row.text(1)?;
+                tracing::warn!(subsystem_name = "sql", entry_id, %reason, "Stored entry is left out");
+            }
         }
         Ok(())
     })?;
@@ -97,7 +100,11 @@ fn list_step(
 
 pub(crate) fn count(conn: &Conn, filter: &EntryFilter) -> Result<u64> {
     let condition = Condition::of(filter)?;
-    let sql = format!("SELECT COUNT(*) FROM registered_entries E WHERE E.id > 0{}", condition.sql);
+    // Without a condition the engine counts the smallest index.
+    let sql = match condition.sql.strip_prefix(" AND ") {
+        Some(condition) => format!("SELECT COUNT(*) FROM registered_entries E WHERE {condition}"),
+        None => "SELECT COUNT(*) FROM registered_entries".to_owned(),
+    };
     Ok(conn.first(&sql, &condition.args, |row| row.int(0))?.unwrap_or_default() as u64)
 }
 

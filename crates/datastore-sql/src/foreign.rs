@@ -38,7 +38,8 @@ pub(crate) fn reconcile(tx: &mut Tx<'_>) -> Result<()> {
     let gone = gone_bundles(conn)?;
     let (Some(entry_ids), Some(agent_ids), true) = (entry_ids, agent_ids, gone.is_empty()) else {
         tracing::warn!(
-            "Another server changed the database in a way that cannot be followed step by step; all views are read anew"
+            subsystem_name = "sql",
+            "Another server changed the database in a way that cannot be followed; all views are read anew"
         );
         return restart(conn);
     };
@@ -47,7 +48,12 @@ pub(crate) fn reconcile(tx: &mut Tx<'_>) -> Result<()> {
             Ok(Some(entry)) => Change::EntrySet(Box::new(entry)),
             Ok(None) => Change::EntryGone { id },
             Err(steeple_datastore::Error::Internal(reason)) => {
-                tracing::warn!(entry_id = id, reason, "Entry written by another server is left out");
+                tracing::warn!(
+                    subsystem_name = "sql",
+                    entry_id = id,
+                    reason,
+                    "Entry written by another server is left out"
+                );
                 Change::EntryGone { id }
             }
             Err(error) => return Err(error),
@@ -56,6 +62,7 @@ pub(crate) fn reconcile(tx: &mut Tx<'_>) -> Result<()> {
     for id in agent_ids {
         let Ok(id) = SpiffeId::parse(&id) else {
             tracing::warn!(
+                subsystem_name = "sql",
                 spiffe_id = id,
                 "Agent written by another server is left out: its ID is malformed"
             );
@@ -75,7 +82,12 @@ pub(crate) fn reconcile(tx: &mut Tx<'_>) -> Result<()> {
                 }
             }
             Err(reason) => {
-                tracing::warn!(trust_domain_id = id, %reason, "Bundle written by another server is left out");
+                tracing::warn!(
+                    subsystem_name = "sql",
+                    trust_domain_id = id,
+                    %reason,
+                    "Bundle written by another server is left out"
+                );
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::error::{self, OpenError};
 use crate::foreign;
 use crate::readers::Readers;
 use crate::schema::{self, Found, Log};
-use crate::watermark::Watermark;
+use crate::watermark::{self, Watermark};
 use crate::writer::Writer;
 
 /// The state of a trust domain in a SQL database.
@@ -31,6 +31,7 @@ impl SqlStore {
     /// the busy timeout; call it at start, or on a blocking thread.
     pub fn open_sqlite(config: &SqliteConfig) -> std::result::Result<Self, OpenError> {
         let target = Target::parse(&config.connection_string)?;
+        tracing::info!(subsystem_name = "sql", db_type = "sqlite3", "Opening SQL database");
         let path = config.connection_string.as_str();
         let failed = |reason: rusqlite::Error| OpenError::Open {
             path: path.into(),
@@ -44,6 +45,13 @@ impl SqlStore {
         let (sender, head) = watch::channel(changes::head(&conn).map_err(setup)?);
         let writer = Writer::start(conn, watermark, config.poll, sender, data_version)
             .map_err(|reason| OpenError::Open { path: path.into(), reason: reason.to_string() })?;
+        tracing::info!(
+            subsystem_name = "sql",
+            "type" = "sqlite3",
+            version = rusqlite::version(),
+            read_only = false,
+            "Connected to SQL database"
+        );
         let readers = (!target.in_memory).then(|| Readers::new(target, config.readers));
         Ok(Self { writer, readers, head })
     }
@@ -109,7 +117,10 @@ fn prepare(conn: &Conn, path: &str) -> std::result::Result<Option<Watermark>, Op
     let setup = |source| OpenError::Setup { path: path.into(), source };
     conn.exec("BEGIN IMMEDIATE", &[]).map_err(setup)?;
     match schema::look(conn).map_err(setup)? {
-        Found::Nothing => schema::create(conn).map_err(setup)?,
+        Found::Nothing => {
+            tracing::info!(subsystem_name = "sql", "Initializing new database");
+            schema::create(conn).map_err(setup)?;
+        }
         Found::Spire { version } => schema::check_version(path, version)?,
         Found::Foreign { table } => return Err(OpenError::NotSpire { path: path.into(), table }),
     }
@@ -130,9 +141,7 @@ fn prepare(conn: &Conn, path: &str) -> std::result::Result<Option<Watermark>, Op
         Some(file) => {
             let head = changes::head(conn).map_err(setup)?;
             let log_id = changes::log_id(conn).map_err(setup)?;
-            Watermark::create(&file, log_id, head)
-                .inspect_err(|error| tracing::warn!(%error, "Cannot note the change log's position beside the database"))
-                .ok()
+            Watermark::create(&file, log_id, head).inspect_err(watermark::complain).ok()
         }
     };
     conn.exec("COMMIT", &[]).map_err(setup)?;
@@ -144,7 +153,10 @@ fn notice_restore(conn: &Conn, file: &Path) -> Result<()> {
     match Watermark::read(file) {
         Some((noted, at)) if noted == log_id && at <= head => Ok(()),
         noted => {
-            tracing::warn!("The database was restored from a copy: its change log starts anew");
+            tracing::warn!(
+                subsystem_name = "sql",
+                "The database was restored from a copy: its change log starts anew"
+            );
             changes::renew(conn, noted.map_or(head, |(_, at)| at))
         }
     }

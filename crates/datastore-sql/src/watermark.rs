@@ -43,7 +43,7 @@ impl Watermark {
             Ok(()) => self.complained = false,
             Err(error) if !self.complained => {
                 self.complained = true;
-                tracing::warn!(%error, "Cannot note the change log's position beside the database");
+                complain(&error);
             }
             Err(_) => {}
         }
@@ -54,4 +54,9 @@ impl Watermark {
         self.file.rewind()?;
         self.file.write_all(format!("{} {:020}\n", self.log_id, head.0).as_bytes())
     }
+}
+
+/// Without a note the server works; only a restored database goes unnoticed.
+pub(crate) fn complain(error: &io::Error) {
+    tracing::warn!(subsystem_name = "sql", %error, "Cannot note the change log's position beside the database");
 }

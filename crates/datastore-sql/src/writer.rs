@@ -185,7 +185,7 @@ impl Worker {
     fn write(&mut self, mut batch: Vec<Box<dyn Write>>) {
         let lost = self.transaction(&mut batch).err();
         if let Some(error) = &lost {
-            tracing::error!(%error, "Datastore write failed");
+            tracing::error!(subsystem_name = "sql", %error, "Datastore write failed");
             if !self.conn.is_idle() {
                 // The engine may have rolled back by itself; if it did not, it must now.
                 let _ = self.conn.script("ROLLBACK");
@@ -258,7 +258,7 @@ impl Worker {
             // The database may be away for long: once is enough.
             Err(error) if !self.complained => {
                 self.complained = true;
-                tracing::warn!(%error, "Cannot look for other servers' writes; will keep trying");
+                tracing::warn!(subsystem_name = "sql", %error, "Cannot look for other servers' writes; will keep trying");
             }
             Err(_) => {}
         }

@@ -203,7 +203,13 @@ pub(crate) fn prune_batch(tx: &mut Tx<'_>, before: i64, limit: u64) -> Result<u6
     )?;
     for (row, id, spiffe_id, parent_id) in &expired {
         delete_row(tx, *row, id)?;
-        tracing::info!(spiffe_id, parent_id, entry_id = id, "Pruned an expired registration");
+        tracing::info!(
+            subsystem_name = "sql",
+            spiffe_id,
+            parent_id,
+            entry_id = id,
+            "Pruned an expired registration"
+        );
     }
     Ok(expired.len() as u64)
 }
