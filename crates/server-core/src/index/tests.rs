@@ -305,7 +305,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_index_equals_full_recomputation(ops in prop::collection::vec(op(), 1..40)) {
+    fn the_index_equals_full_recomputation(ops in prop::collection::vec(op(), 1..30)) {
         play(ops);
     }
 }

@@ -165,3 +165,19 @@ fn a_journal_that_could_not_be_saved_is_saved_before_anything_else() {
     let (_, done) = settle(state, 510);
     assert_eq!(done, ["save", "use x509-CA-B", "save", "use JWT-Signer-B"]);
 }
+
+#[test]
+fn the_journal_keeps_ten_of_each_and_those_in_use() {
+    let (mut state, _) = settle(fresh(600), 0);
+    for rotation in 1..30 {
+        state = settle(state, rotation * 300).0;
+        for kind in Kind::ALL {
+            assert!(state.journal().len(kind) <= 10);
+            let signs = state.slots(kind).current.as_ref().map(|current| current.id.clone());
+            if kind == Kind::X509 {
+                assert_eq!(state.journal().active_x509(), signs.as_deref());
+            }
+        }
+    }
+    assert_eq!(state.journal().len(Kind::Jwt), 10);
+}

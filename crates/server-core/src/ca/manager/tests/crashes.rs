@@ -88,7 +88,7 @@ async fn run(seed: u64) {
     let mut issued = Issued::default();
     let mut now = NOW;
     let mut running: Option<CaManager> = None;
-    for step in 0..16 {
+    for step in 0..12 {
         let context = format!("seed {seed} step {step} ttl {ttl}");
         match random.below(3) {
             0 => now += random.below(ttl.unsigned_abs() / 6 + 1) as i64,
