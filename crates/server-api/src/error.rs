@@ -121,3 +121,6 @@ pub fn store_code(error: &steeple_datastore::Error) -> Code {
         Error::UnknownFederatedBundle(_) | Error::LogTruncated(_) | Error::Internal(_) => Code::Internal,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,6 +156,10 @@ async fn pump(
     mut subscription: Subscription,
     answers: &mpsc::Sender<Answer>,
 ) -> Option<PushError> {
+    if state.view.agent(agent).is_none() {
+        // Evicted between its authorization and the subscription: no change would tell.
+        return Some(PushError::Evicted(agent.clone()));
+    }
     loop {
         let delta = subscription.next().await;
         if delta.denied {

@@ -104,7 +104,7 @@ fn data_store(
         Some(other) => {
             return Err(LoadError::Unsupported {
                 place: place(&block, "database_type"),
-                option: format!("database_type = {other:?}"),
+                option: format!("database_type = {other}"),
             });
         }
     }

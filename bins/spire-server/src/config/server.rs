@@ -41,8 +41,9 @@ pub(super) fn decode(
     let mut warnings = Vec::new();
     let (bind_address, bind_port) = listener(block, flags)?;
     let trust_domain = trust_domain(block, flags, &mut warnings)?;
-    let data_dir = flags.data_dir.clone().map_or_else(|| string(block, "data_dir"), |dir| Ok(Some(dir)))?;
-    let data_dir = data_dir.ok_or(LoadError::Missing("data_dir"))?;
+    // Read even where a flag wins: a key nobody asks for is unknown.
+    let file_data_dir = string(block, "data_dir")?;
+    let data_dir = flags.data_dir.clone().or(file_data_dir).ok_or(LoadError::Missing("data_dir"))?;
     let file_socket = string(block, "socket_path")?;
     let socket_path = flags.socket_path.clone().or(file_socket).unwrap_or_else(|| DEFAULT_SOCKET.to_owned());
     let log = log(block, flags)?;

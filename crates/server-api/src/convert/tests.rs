@@ -8,7 +8,8 @@ fn td() -> TrustDomain {
 }
 
 fn full() -> types::Entry {
-    let id = |path: &str| Some(types::Spiffeid { trust_domain: "example.org".to_owned(), path: path.to_owned() });
+    let id =
+        |path: &str| Some(types::Spiffeid { trust_domain: "example.org".to_owned(), path: path.to_owned() });
     types::Entry {
         id: "id".to_owned(),
         spiffe_id: id("/w"),

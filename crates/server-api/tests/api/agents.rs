@@ -19,7 +19,11 @@ fn proto_id(path: &str) -> Option<types::Spiffeid> {
 async fn list(server: &Server, filter: pb::list_agents_request::Filter) -> Vec<String> {
     let request = pb::ListAgentsRequest { filter: Some(filter), ..Default::default() };
     let answer = AgentClient::new(server.local()).list_agents(request).await.unwrap().into_inner();
-    answer.agents.into_iter().map(|agent| agent.id.unwrap().path.rsplit('/').next().unwrap().to_owned()).collect()
+    answer
+        .agents
+        .into_iter()
+        .map(|agent| agent.id.unwrap().path.rsplit('/').next().unwrap().to_owned())
+        .collect()
 }
 
 #[tokio::test]
@@ -38,7 +42,10 @@ async fn list_count_get_with_filters_masks_and_pages() {
 
     let filter = pb::list_agents_request::Filter::default;
     assert_eq!(list(&server, filter()).await, ["a", "b", "c"]);
-    assert_eq!(list(&server, pb::list_agents_request::Filter { by_banned: Some(true), ..filter() }).await, ["c"]);
+    assert_eq!(
+        list(&server, pb::list_agents_request::Filter { by_banned: Some(true), ..filter() }).await,
+        ["c"]
+    );
     assert_eq!(
         list(&server, pb::list_agents_request::Filter { by_can_reattest: Some(true), ..filter() }).await,
         ["b"]
@@ -105,14 +112,18 @@ async fn bad_ids_and_unknown_agents() {
             "invalid agent ID: \"spiffe://example.org\" is not an agent in trust domain \"example.org\"; path is empty",
         ),
         (
-            Some(types::Spiffeid { trust_domain: "other.org".to_owned(), path: "/spire/agent/x/y".to_owned() }),
+            Some(types::Spiffeid {
+                trust_domain: "other.org".to_owned(),
+                path: "/spire/agent/x/y".to_owned(),
+            }),
             Code::InvalidArgument,
             "invalid agent ID: \"spiffe://other.org/spire/agent/x/y\" is not a member of trust domain \"example.org\"",
         ),
         (proto_id("/spire/agent/x/none"), Code::NotFound, "agent not found"),
     ];
     for (id, code, message) in cases {
-        let got = client.get_agent(pb::GetAgentRequest { id: id.clone(), output_mask: None }).await.unwrap_err();
+        let got =
+            client.get_agent(pb::GetAgentRequest { id: id.clone(), output_mask: None }).await.unwrap_err();
         let banned = client.ban_agent(pb::BanAgentRequest { id: id.clone() }).await.unwrap_err();
         let deleted = client.delete_agent(pb::DeleteAgentRequest { id }).await.unwrap_err();
         for status in [got, banned, deleted] {
@@ -128,9 +139,13 @@ async fn a_banned_agent_is_refused_at_once_and_an_evicted_one_too() {
     let (_, evicted) = server.agent("evicted").await;
     let mut operator = AgentClient::new(server.local());
     operator.ban_agent(pb::BanAgentRequest { id: proto_id("/spire/agent/join_token/banned") }).await.unwrap();
-    operator.delete_agent(pb::DeleteAgentRequest { id: proto_id("/spire/agent/join_token/evicted") }).await.unwrap();
+    operator
+        .delete_agent(pb::DeleteAgentRequest { id: proto_id("/spire/agent/join_token/evicted") })
+        .await
+        .unwrap();
     for (channel, reason) in [(banned, Reason::AgentBanned), (evicted, Reason::AgentNotAttested)] {
-        let status = AgentClient::new(channel).post_status(pb::PostStatusRequest::default()).await.unwrap_err();
+        let status =
+            AgentClient::new(channel).post_status(pb::PostStatusRequest::default()).await.unwrap_err();
         assert_eq!(denied_reason(&status), Some(reason));
     }
     let row = server.state.store.fetch_agent(&agent_id("banned")).await.unwrap().unwrap();
@@ -142,10 +157,14 @@ async fn a_banned_agent_is_refused_at_once_and_an_evicted_one_too() {
 async fn join_tokens() {
     let server = server().await;
     let mut client = AgentClient::new(server.local());
-    let request = |ttl, token: &str, agent_id| pb::CreateJoinTokenRequest { ttl, token: token.to_owned(), agent_id };
+    let request =
+        |ttl, token: &str, agent_id| pb::CreateJoinTokenRequest { ttl, token: token.to_owned(), agent_id };
 
     let status = client.create_join_token(request(0, "", None)).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "ttl is required, you must provide one"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::InvalidArgument, "ttl is required, you must provide one")
+    );
     let status = client.create_join_token(request(-5, "", None)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
 
@@ -155,7 +174,8 @@ async fn join_tokens() {
 
     let token = client.create_join_token(request(60, "mine", proto_id("/node"))).await.unwrap().into_inner();
     assert_eq!(token.value, "mine");
-    let entries = server.state.store.list_entries(&Default::default(), &Default::default()).await.unwrap().items;
+    let entries =
+        server.state.store.list_entries(&Default::default(), &Default::default()).await.unwrap().items;
     let alias = &entries[0];
     assert_eq!(alias.spiffe_id.as_str(), "spiffe://example.org/node");
     assert_eq!(alias.parent_id.as_str(), "spiffe://example.org/spire/agent/join_token/mine");
@@ -166,7 +186,8 @@ async fn join_tokens() {
     assert!(status.message().starts_with("failed to create token: datastore-sql: "), "{}", status.message());
 
     // A bad alias leaves no token behind.
-    let status = client.create_join_token(request(60, "spare", proto_id("/spire/agent/x"))).await.unwrap_err();
+    let status =
+        client.create_join_token(request(60, "spare", proto_id("/spire/agent/x"))).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().starts_with("invalid agent ID: "), "{}", status.message());
     assert_eq!(server.state.store.take_join_token("spare").await.unwrap(), None);

@@ -6,7 +6,9 @@ use steeple_plugin::{AgentAttributes, AttestError, ServerNodeAttestor};
 use steeple_proto::spire::api::server::agent::v1 as pb;
 use steeple_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use steeple_proto::spire::api::server::agent::v1::attest_agent_request::{Params, Step};
-use steeple_proto::spire::api::server::agent::v1::attest_agent_response::{Result as Attested, Step as Answer};
+use steeple_proto::spire::api::server::agent::v1::attest_agent_response::{
+    Result as Attested, Step as Answer,
+};
 use steeple_proto::spire::api::types;
 use steeple_proto::spire::api::types::permission_denied_details::Reason;
 use steeple_server_api::error::denied_reason;
@@ -25,7 +27,8 @@ fn params(kind: &str, payload: &[u8]) -> pb::AttestAgentRequest {
 }
 
 async fn attest(channel: Channel, request: pb::AttestAgentRequest) -> Result<Attested, Status> {
-    let mut stream = AgentClient::new(channel).attest_agent(tokio_stream::iter([request])).await?.into_inner();
+    let mut stream =
+        AgentClient::new(channel).attest_agent(tokio_stream::iter([request])).await?.into_inner();
     match stream.message().await?.and_then(|answer| answer.step) {
         Some(Answer::Result(result)) => Ok(result),
         other => panic!("{other:?}"),
@@ -112,7 +115,10 @@ async fn a_banned_agent_stays_out() {
     server.state.store.update_agent(&id, ban, NOW).await.unwrap();
     token(&server, "outlaw").await;
     let status = attest(server.anonymous(), params("join_token", b"outlaw")).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::PermissionDenied, "failed to attest: agent is banned"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::PermissionDenied, "failed to attest: agent is banned")
+    );
     assert_eq!(denied_reason(&status), Some(Reason::AgentBanned));
 }
 
@@ -138,12 +144,18 @@ async fn missing_pieces_are_named_in_spires_order() {
     ];
     for (request, what) in cases {
         let status = attest(server.local(), request).await.unwrap_err();
-        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, &*format!("malformed param: {what}")));
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::InvalidArgument, &*format!("malformed param: {what}"))
+        );
     }
     let status = attest(server.local(), params("sshpop", b"y")).await.unwrap_err();
     assert_eq!(
         (status.code(), status.message()),
-        (Code::FailedPrecondition, "error getting node attestor: could not find node attestor type \"sshpop\"")
+        (
+            Code::FailedPrecondition,
+            "error getting node attestor: could not find node attestor type \"sshpop\""
+        )
     );
 }
 
@@ -220,7 +232,10 @@ async fn challenges_go_to_and_fro() {
         let id = "spiffe://example.org/spire/agent/riddle/one".parse().unwrap();
         let agent = server.state.store.fetch_agent(&id).await.unwrap().unwrap();
         let selectors: Vec<String> = agent.selectors.iter().map(ToString::to_string).collect();
-        assert_eq!((selectors, agent.can_reattest), (vec!["riddle:a".to_owned(), "riddle:b".to_owned()], true));
+        assert_eq!(
+            (selectors, agent.can_reattest),
+            (vec!["riddle:a".to_owned(), "riddle:b".to_owned()], true)
+        );
         // Again: the row is replaced.
         riddle(&server, "/spire/agent/riddle/one", true).await.unwrap();
         let again = server.state.store.fetch_agent(&id).await.unwrap().unwrap();
@@ -235,7 +250,10 @@ async fn a_wrong_answer_and_a_clash_with_the_server_are_refused() {
     let status = riddle(&server, "/spire/agent/riddle/x", false).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::PermissionDenied, "wrong answer"));
     let status = riddle(&server, "/spire/server", true).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::Internal, "agent ID cannot collide with the server ID"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Internal, "agent ID cannot collide with the server ID")
+    );
 }
 
 /// An agent that goes away in the middle leaves nothing behind.
@@ -250,5 +268,8 @@ async fn an_agent_that_hangs_up_is_forgotten() {
     stream.message().await.unwrap();
     drop(sender);
     let status = stream.message().await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::Internal, "failed to receive challenge from agent: EOF"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Internal, "failed to receive challenge from agent: EOF")
+    );
 }

@@ -9,7 +9,8 @@ use steeple_proto::spire::api::types;
 use crate::harness::{Options, logged, server, start};
 
 fn entry(path: &str) -> types::Entry {
-    let id = |path: &str| Some(types::Spiffeid { trust_domain: "example.org".to_owned(), path: path.to_owned() });
+    let id =
+        |path: &str| Some(types::Spiffeid { trust_domain: "example.org".to_owned(), path: path.to_owned() });
     types::Entry {
         spiffe_id: id(path),
         parent_id: id("/spire/server"),
@@ -21,7 +22,8 @@ fn entry(path: &str) -> types::Entry {
 #[tokio::test]
 async fn one_line_for_each_item_of_a_batch() {
     let server = start(Options { audit: true, ..Options::default() }).await;
-    let entries = vec![entry("/audited-batch"), types::Entry { hint: "audited-batch".to_owned(), ..entry("/spire") }];
+    let entries =
+        vec![entry("/audited-batch"), types::Entry { hint: "audited-batch".to_owned(), ..entry("/spire") }];
     let request = pb::BatchCreateEntryRequest { entries, output_mask: None };
     EntryClient::new(server.local()).batch_create_entry(request).await.unwrap();
     let lines: Vec<_> = logged("audited-batch").into_iter().filter(|line| line["type"] == "audit").collect();
@@ -31,11 +33,20 @@ async fn one_line_for_each_item_of_a_batch() {
     assert_eq!(good["status"], "success");
     assert_eq!(good["spiffe_id"], "spiffe://example.org/audited-batch");
     assert_eq!(good["selectors"], "unix:uid:1");
-    assert_eq!((good["service"].as_str(), good["method"].as_str()), (Some("entry.v1.Entry"), Some("BatchCreateEntry")));
-    assert_eq!((good["authorized_as"].as_str(), good["authorized_via"].as_str()), (Some("local"), Some("transport")));
+    assert_eq!(
+        (good["service"].as_str(), good["method"].as_str()),
+        (Some("entry.v1.Entry"), Some("BatchCreateEntry"))
+    );
+    assert_eq!(
+        (good["authorized_as"].as_str(), good["authorized_via"].as_str()),
+        (Some("local"), Some("transport"))
+    );
     assert!(good["caller_uid"].is_number() && good["caller_gid"].is_number());
     assert!(good["caller_path"].as_str().is_some_and(|path| path.starts_with('/')));
-    assert_eq!((bad["status"].as_str(), bad["status_code"].as_str()), (Some("error"), Some("InvalidArgument")));
+    assert_eq!(
+        (bad["status"].as_str(), bad["status_code"].as_str()),
+        (Some("error"), Some("InvalidArgument"))
+    );
     assert!(bad["status_message"].as_str().is_some_and(|m| m.starts_with("failed to convert entry: ")));
     assert_eq!(good["request_id"], bad["request_id"]);
 }
@@ -52,7 +63,10 @@ async fn a_call_over_tcp_names_its_caller_and_a_failure_its_status() {
     assert_eq!(lines.len(), 2, "{lines:#?}");
     assert_eq!(lines[0]["caller_id"], id.as_str());
     assert!(lines[0]["caller_addr"].as_str().is_some_and(|addr| addr.starts_with("127.0.0.1:")));
-    assert_eq!((lines[0]["status"].as_str(), lines[0]["agent_version"].as_str()), (Some("success"), Some("1.2.3")));
+    assert_eq!(
+        (lines[0]["status"].as_str(), lines[0]["agent_version"].as_str()),
+        (Some("success"), Some("1.2.3"))
+    );
     assert_eq!(lines[1]["status_code"], "InvalidArgument");
     assert_eq!(lines[1]["status_message"], "agent version is too long (max 255 characters)");
 }

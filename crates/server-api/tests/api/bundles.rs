@@ -46,13 +46,15 @@ async fn anyone_reads_our_bundle_as_it_is_now() {
     let before = anyone.get_bundle(pb::GetBundleRequest::default()).await.unwrap().into_inner();
     assert_eq!((before.trust_domain.as_str(), before.x509_authorities.len()), ("example.org", 1));
     let mut operator = BundleClient::new(server.local());
-    let request = pb::AppendBundleRequest { jwt_authorities: vec![jwt_key("appended")], ..Default::default() };
+    let request =
+        pb::AppendBundleRequest { jwt_authorities: vec![jwt_key("appended")], ..Default::default() };
     operator.append_bundle(request).await.unwrap();
     let after = anyone.get_bundle(pb::GetBundleRequest::default()).await.unwrap().into_inner();
     assert!(after.jwt_authorities.iter().any(|key| key.key_id == "appended"));
     assert_eq!(after.sequence_number, before.sequence_number + 1);
     let mask = types::BundleMask { sequence_number: true, ..Default::default() };
-    let masked = anyone.get_bundle(pb::GetBundleRequest { output_mask: Some(mask) }).await.unwrap().into_inner();
+    let masked =
+        anyone.get_bundle(pb::GetBundleRequest { output_mask: Some(mask) }).await.unwrap().into_inner();
     assert!(masked.x509_authorities.is_empty() && masked.jwt_authorities.is_empty());
     assert_eq!(masked.sequence_number, after.sequence_number);
 }
@@ -65,13 +67,18 @@ async fn what_can_be_wrong_with_authorities() {
         x509_authorities: vec![types::X509Certificate { asn1: asn1.to_vec(), tainted: false }],
         ..Default::default()
     };
-    let jwt = |key: types::JwtKey| pb::AppendBundleRequest { jwt_authorities: vec![key], ..Default::default() };
-    let wit = pb::AppendBundleRequest { wit_authorities: vec![types::WitKey::default()], ..Default::default() };
+    let jwt =
+        |key: types::JwtKey| pb::AppendBundleRequest { jwt_authorities: vec![key], ..Default::default() };
+    let wit =
+        pb::AppendBundleRequest { wit_authorities: vec![types::WitKey::default()], ..Default::default() };
     let cases = [
         (pb::AppendBundleRequest::default(), "no authorities to append"),
         (wit, "no authorities to append"),
         (x509(b"nonsense"), "failed to convert X.509 authority: "),
-        (jwt(types::JwtKey { public_key: b"nonsense".to_vec(), ..jwt_key("k") }), "failed to convert JWT authority: "),
+        (
+            jwt(types::JwtKey { public_key: b"nonsense".to_vec(), ..jwt_key("k") }),
+            "failed to convert JWT authority: ",
+        ),
         (jwt(jwt_key("")), "failed to convert JWT authority: missing key ID"),
     ];
     for (request, message) in cases {
@@ -111,11 +118,18 @@ async fn federated_bundles_are_created_updated_set_listed_and_deleted() {
     );
     assert_eq!(got[3].0, Code::InvalidArgument);
     assert!(got[3].1.starts_with("trust domain argument is not valid: "), "{}", got[3].1);
-    assert!(got[4].1.starts_with("failed to convert bundle: unable to parse X.509 authority: "), "{}", got[4].1);
+    assert!(
+        got[4].1.starts_with("failed to convert bundle: unable to parse X.509 authority: "),
+        "{}",
+        got[4].1
+    );
 
     let mask = types::BundleMask { refresh_hint: true, ..Default::default() };
     let request = pb::BatchUpdateFederatedBundleRequest {
-        bundle: vec![types::Bundle { refresh_hint: 90, x509_authorities: Vec::new(), ..bundle("one.org", &root) }, bundle("none.org", &root)],
+        bundle: vec![
+            types::Bundle { refresh_hint: 90, x509_authorities: Vec::new(), ..bundle("one.org", &root) },
+            bundle("none.org", &root),
+        ],
         input_mask: Some(mask),
         output_mask: None,
     };
@@ -124,11 +138,13 @@ async fn federated_bundles_are_created_updated_set_listed_and_deleted() {
     assert_eq!((updated.refresh_hint, updated.x509_authorities.len()), (90, 1));
     assert_eq!(statuses(results, |r| r.status)[1], (Code::NotFound, "bundle not found".to_owned()));
 
-    let request = pb::BatchSetFederatedBundleRequest { bundle: vec![bundle("two.org", &root)], output_mask: None };
+    let request =
+        pb::BatchSetFederatedBundleRequest { bundle: vec![bundle("two.org", &root)], output_mask: None };
     let results = client.batch_set_federated_bundle(request).await.unwrap().into_inner().results;
     assert_eq!(statuses(results, |r| r.status), [(Code::Ok, "OK".to_owned())]);
 
-    let list = client.list_federated_bundles(pb::ListFederatedBundlesRequest::default()).await.unwrap().into_inner();
+    let list =
+        client.list_federated_bundles(pb::ListFederatedBundlesRequest::default()).await.unwrap().into_inner();
     let names: Vec<_> = list.bundles.iter().map(|b| b.trust_domain.as_str()).collect();
     assert_eq!(names, ["one.org", "two.org"]);
     let count = client.count_bundles(pb::CountBundlesRequest {}).await.unwrap().into_inner().count;

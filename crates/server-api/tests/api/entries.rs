@@ -28,7 +28,10 @@ fn entry(path: &str) -> types::Entry {
     }
 }
 
-async fn create(client: &mut EntryClient<Channel>, entries: Vec<types::Entry>) -> Vec<(types::Status, Option<types::Entry>)> {
+async fn create(
+    client: &mut EntryClient<Channel>,
+    entries: Vec<types::Entry>,
+) -> Vec<(types::Status, Option<types::Entry>)> {
     let request = pb::BatchCreateEntryRequest { entries, output_mask: None };
     let answer = client.batch_create_entry(request).await.unwrap().into_inner();
     answer.results.into_iter().map(|result| (result.status.unwrap(), result.entry)).collect()
@@ -71,7 +74,11 @@ async fn a_batch_gives_each_item_its_own_status_in_order() {
     assert_eq!(results[2].0.message, "similar entry already exists");
     assert_eq!(results[2].1.as_ref().unwrap().id, first.id, "the one that is there already");
     assert_eq!(results[3].1.as_ref().unwrap().id, "chosen");
-    assert!(results[5].0.message.starts_with("failed to create entry: datastore-validation: "), "{:?}", results[5]);
+    assert!(
+        results[5].0.message.starts_with("failed to create entry: datastore-validation: "),
+        "{:?}",
+        results[5]
+    );
 }
 
 /// SPIFFE IDs and selectors at and past each limit, and everything else an entry can have wrong.
@@ -85,7 +92,10 @@ async fn what_an_entry_can_have_wrong() {
     let longest = format!("/{}", "a".repeat(2_048 - 21));
     let cases = [
         (types::Entry { spiffe_id: None, ..entry("/") }, "invalid spiffe ID: request must specify SPIFFE ID"),
-        (types::Entry { parent_id: None, ..entry("/a") }, "invalid parent ID: request must specify SPIFFE ID"),
+        (
+            types::Entry { parent_id: None, ..entry("/a") },
+            "invalid parent ID: request must specify SPIFFE ID",
+        ),
         (
             types::Entry { spiffe_id: foreign.clone(), ..entry("/") },
             "invalid spiffe ID: \"spiffe://other.org/w\" is not a member of trust domain \"example.org\"",
@@ -125,13 +135,19 @@ async fn what_an_entry_can_have_wrong() {
             types::Entry { dns_names: vec!["a.*.b".to_owned()], ..entry("/a") },
             "invalid DNS name: wildcard must be first label",
         ),
-        (types::Entry { dns_names: vec![" ".to_owned()], ..entry("/a") }, "invalid DNS name: empty or only whitespace"),
+        (
+            types::Entry { dns_names: vec![" ".to_owned()], ..entry("/a") },
+            "invalid DNS name: empty or only whitespace",
+        ),
         (
             types::Entry { federates_with: vec!["Not A Domain".to_owned()], ..entry("/a") },
             "invalid federated trust domain: trust domain characters are limited to lowercase letters, numbers, dots, \
              dashes, and underscores",
         ),
-        (types::Entry { hint: "h".repeat(1_025), ..entry("/a") }, "hint is too long, max length is 1024 characters"),
+        (
+            types::Entry { hint: "h".repeat(1_025), ..entry("/a") },
+            "hint is too long, max length is 1024 characters",
+        ),
     ];
     for (entry, message) in cases {
         let refused = refusal(client, entry).await;
@@ -165,7 +181,8 @@ async fn what_an_entry_can_have_wrong() {
 async fn get_update_delete() {
     let server = server().await;
     let mut client = EntryClient::new(server.local());
-    let created = create(&mut client, vec![types::Entry { hint: "old".to_owned(), ..entry("/a") }]).await.remove(0);
+    let created =
+        create(&mut client, vec![types::Entry { hint: "old".to_owned(), ..entry("/a") }]).await.remove(0);
     let created = created.1.unwrap();
 
     let status = client.get_entry(pb::GetEntryRequest::default()).await.unwrap_err();
@@ -186,9 +203,15 @@ async fn get_update_delete() {
     };
     let results = client.batch_update_entry(request).await.unwrap().into_inner().results;
     let updated = results[0].entry.as_ref().unwrap();
-    assert_eq!((updated.hint.as_str(), updated.spiffe_id.as_ref(), updated.revision_number), ("new", None, 0));
+    assert_eq!(
+        (updated.hint.as_str(), updated.spiffe_id.as_ref(), updated.revision_number),
+        ("new", None, 0)
+    );
     let status = |n: usize| results[n].status.clone().unwrap();
-    assert_eq!((status(1).code, status(1).message.as_str()), (Code::NotFound as i32, "failed to update entry"));
+    assert_eq!(
+        (status(1).code, status(1).message.as_str()),
+        (Code::NotFound as i32, "failed to update entry")
+    );
     assert_eq!(status(2).message, "failed to convert entry: hint is too long, max length is 1024 characters");
     let got = pb::GetEntryRequest { id: created.id.clone(), output_mask: None };
     let got = client.get_entry(got).await.unwrap().into_inner();
@@ -196,7 +219,8 @@ async fn get_update_delete() {
     assert_eq!(got.selectors, created.selectors);
 
     // Without a mask every field counts.
-    let request = pb::BatchUpdateEntryRequest { entries: vec![types::Entry::default()], ..Default::default() };
+    let request =
+        pb::BatchUpdateEntryRequest { entries: vec![types::Entry::default()], ..Default::default() };
     let result = client.batch_update_entry(request).await.unwrap().into_inner().results.remove(0);
     assert_eq!(
         result.status.unwrap().message,
@@ -206,7 +230,8 @@ async fn get_update_delete() {
     let ids = vec![created.id.clone(), created.id, String::new()];
     let request = pb::BatchDeleteEntryRequest { ids };
     let results = client.batch_delete_entry(request).await.unwrap().into_inner().results;
-    let statuses: Vec<_> = results.into_iter().map(|r| r.status.unwrap()).map(|s| (s.code, s.message)).collect();
+    let statuses: Vec<_> =
+        results.into_iter().map(|r| r.status.unwrap()).map(|s| (s.code, s.message)).collect();
     let expect = |code: Code, message: &str| (code as i32, message.to_owned());
     assert_eq!(
         statuses,
@@ -289,7 +314,9 @@ async fn lists_are_filtered_masked_and_paged() {
     let mut pages = Vec::new();
     loop {
         let page = client.list_entries(request.clone()).await.unwrap().into_inner();
-        assert!(page.entries.iter().all(|e| e.spiffe_id.is_none() && e.selectors.is_empty() && !e.id.is_empty()));
+        assert!(
+            page.entries.iter().all(|e| e.spiffe_id.is_none() && e.selectors.is_empty() && !e.id.is_empty())
+        );
         pages.push(page.entries.len());
         if page.next_page_token.is_empty() {
             break;

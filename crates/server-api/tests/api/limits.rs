@@ -18,7 +18,8 @@ use crate::harness::{Options, start};
 async fn a_batch_beyond_the_burst_is_refused_over_tcp_only() {
     let server = start(Options { limits: RateLimitConfig::default(), ..Options::default() }).await;
     let (_, channel) = server.agent("eager").await;
-    let params = |count| svid::BatchNewX509svidRequest { params: vec![svid::NewX509svidParams::default(); count] };
+    let params =
+        |count| svid::BatchNewX509svidRequest { params: vec![svid::NewX509svidParams::default(); count] };
     let status = SvidClient::new(channel.clone()).batch_new_x509svid(params(501)).await.unwrap_err();
     assert_eq!(
         (status.code(), status.message()),
@@ -37,7 +38,10 @@ async fn switched_off_there_is_no_limit() {
     let (_, channel) = server.agent("eager").await;
     let params = vec![svid::NewX509svidParams::default(); 501];
     let request = svid::BatchNewX509svidRequest { params };
-    assert_eq!(SvidClient::new(channel).batch_new_x509svid(request).await.unwrap().into_inner().results.len(), 501);
+    assert_eq!(
+        SvidClient::new(channel).batch_new_x509svid(request).await.unwrap().into_inner().results.len(),
+        501
+    );
 }
 
 /// PostStatus: ten a second. Others wait their turn instead of failing.

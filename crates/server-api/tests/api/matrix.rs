@@ -21,9 +21,8 @@ async fn call(channel: &Channel, path: &'static str) -> Result<(), Status> {
     grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
     let codec: tonic_prost::ProstCodec<Nothing, Nothing> = tonic_prost::ProstCodec::default();
     let requests = tokio_stream::iter([Nothing {}]);
-    let response = grpc
-        .streaming(tonic::Request::new(requests), PathAndQuery::from_static(path), codec)
-        .await?;
+    let response =
+        grpc.streaming(tonic::Request::new(requests), PathAndQuery::from_static(path), codec).await?;
     // A refusal of a streaming call may come as the first thing on the stream.
     let mut stream = response.into_inner();
     let first = tokio::time::timeout(std::time::Duration::from_millis(200), stream.message()).await;
@@ -95,7 +94,9 @@ fn may(kind: &str, access: Access) -> bool {
 }
 
 fn local_only(path: &str) -> bool {
-    ["spire.api.server.logger.", "spire.api.server.debug.", "grpc.health."].iter().any(|p| path[1..].starts_with(p))
+    ["spire.api.server.logger.", "spire.api.server.debug.", "grpc.health."]
+        .iter()
+        .any(|p| path[1..].starts_with(p))
 }
 
 #[tokio::test(flavor = "multi_thread")]

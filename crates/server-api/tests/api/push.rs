@@ -52,8 +52,9 @@ async fn bundles_come_and_go_with_the_entries_that_federate() {
     server.state.store.create_bundle(Bundle::new(other.clone()), NOW).await.unwrap();
     let mut stream = watch(channel).await;
     assert_eq!(next(&mut stream).await.bundles.len(), 1);
-    let federated =
-        server.entry(Entry { federates_with: vec![other.clone()], ..entry(agent.as_str(), "/federated") }).await;
+    let federated = server
+        .entry(Entry { federates_with: vec![other.clone()], ..entry(agent.as_str(), "/federated") })
+        .await;
     let delta = next(&mut stream).await;
     assert_eq!(delta.bundles[0].trust_domain, "other.org");
     let changed = Bundle { refresh_hint: Some(77), ..Bundle::new(other) };
@@ -92,7 +93,9 @@ async fn an_agent_that_knows_more_than_we_is_sent_away() {
     let status = client.watch(ahead).await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
     // Of another log, or what we know ourselves: welcome.
-    for request in [request(snapshot.revision + 1_000, "another"), request(snapshot.revision, &snapshot.log_id)] {
+    for request in
+        [request(snapshot.revision + 1_000, "another"), request(snapshot.revision, &snapshot.log_id)]
+    {
         assert!(next(&mut client.watch(request).await.unwrap().into_inner()).await.snapshot);
     }
 }

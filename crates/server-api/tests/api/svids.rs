@@ -85,7 +85,11 @@ async fn a_batch_of_svids_has_a_status_for_each() {
     let server = server().await;
     let (agent, channel) = server.agent("signing").await;
     let mine = server
-        .entry(Entry { x509_svid_ttl: 60, dns_names: vec!["w.example.org".to_owned()], ..entry(agent.as_str(), "/mine") })
+        .entry(Entry {
+            x509_svid_ttl: 60,
+            dns_names: vec!["w.example.org".to_owned()],
+            ..entry(agent.as_str(), "/mine")
+        })
         .await;
     let theirs = server.entry(entry("spiffe://example.org/spire/agent/x/other", "/theirs")).await;
     let mut client = SvidClient::new(channel);
@@ -103,9 +107,13 @@ async fn a_batch_of_svids_has_a_status_for_each() {
         param(&mine.id, b"nonsense".to_vec()),
         param(&mine.id, forged_csr(&[])),
     ];
-    let results = client.batch_new_x509svid(pb::BatchNewX509svidRequest { params }).await.unwrap().into_inner().results;
-    let statuses: Vec<(Code, String)> =
-        results.iter().map(|r| r.status.clone().unwrap()).map(|s| (Code::from_i32(s.code), s.message)).collect();
+    let results =
+        client.batch_new_x509svid(pb::BatchNewX509svidRequest { params }).await.unwrap().into_inner().results;
+    let statuses: Vec<(Code, String)> = results
+        .iter()
+        .map(|r| r.status.clone().unwrap())
+        .map(|s| (Code::from_i32(s.code), s.message))
+        .collect();
     let expected = [
         (Code::Ok, "OK"),
         (Code::InvalidArgument, "missing entry ID"),
@@ -133,14 +141,16 @@ async fn jwt_svids() {
     let server = server().await;
     let (agent, channel) = server.agent("jwt").await;
     let with_jti = Some(AdditionalAttributes { jwt_svid_include_jti: true, ..Default::default() });
-    let mine =
-        server.entry(Entry { jwt_svid_ttl: 60, additional: with_jti, ..entry(agent.as_str(), "/mine") }).await;
+    let mine = server
+        .entry(Entry { jwt_svid_ttl: 60, additional: with_jti, ..entry(agent.as_str(), "/mine") })
+        .await;
     let mut client = SvidClient::new(channel);
     let request = |entry_id: &str, audience: &[&str]| pb::NewJwtsvidRequest {
         entry_id: entry_id.to_owned(),
         audience: audience.iter().map(|a| (*a).to_owned()).collect(),
     };
-    let svid = client.new_jwtsvid(request(&mine.id, &["one", "two"])).await.unwrap().into_inner().svid.unwrap();
+    let svid =
+        client.new_jwtsvid(request(&mine.id, &["one", "two"])).await.unwrap().into_inner().svid.unwrap();
     let token = jwt::parse_insecure(&svid.token).unwrap();
     assert_eq!(token.id, mine.spiffe_id);
     assert_eq!((svid.issued_at, svid.expires_at), (NOW, NOW + 60));
@@ -149,7 +159,10 @@ async fn jwt_svids() {
     let status = client.new_jwtsvid(request("none", &["one"])).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::NotFound, "entry not found or not authorized"));
     let status = client.new_jwtsvid(request(&mine.id, &[])).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "at least one audience is required"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::InvalidArgument, "at least one audience is required")
+    );
 
     let mut operator = SvidClient::new(server.local());
     let mint = |path: &str, audience: &[&str]| pb::MintJwtsvidRequest {
@@ -160,7 +173,10 @@ async fn jwt_svids() {
     let svid = operator.mint_jwtsvid(mint("/minted", &["one"])).await.unwrap().into_inner().svid.unwrap();
     assert_eq!((svid.id, svid.expires_at), (proto_id("/minted"), NOW + 300));
     let status = operator.mint_jwtsvid(mint("/minted", &[])).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "at least one audience is required"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::InvalidArgument, "at least one audience is required")
+    );
     let status = operator.mint_jwtsvid(mint("/spire/x", &["one"])).await.unwrap_err();
     assert_eq!(
         (status.code(), status.message()),
@@ -185,7 +201,8 @@ async fn what_is_switched_off_or_not_served_says_so() {
     let status = operator.mint_witsvid(pb::MintWitsvidRequest::default()).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unimplemented, "WIT functionality is disabled"));
     let params = vec![pb::NewWitsvidParams::default()];
-    let status = SvidClient::new(channel).batch_new_witsvid(pb::BatchNewWitsvidRequest { params }).await.unwrap_err();
+    let status =
+        SvidClient::new(channel).batch_new_witsvid(pb::BatchNewWitsvidRequest { params }).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unimplemented, "WIT functionality is disabled"));
 }
 

@@ -36,7 +36,10 @@ struct Sync {
 impl Sync {
     async fn open(channel: Channel) -> Result<Self, Status> {
         let (requests, stream) = mpsc::channel(4);
-        let answers = EntryClient::new(channel).sync_authorized_entries(ReceiverStream::new(stream)).await?.into_inner();
+        let answers = EntryClient::new(channel)
+            .sync_authorized_entries(ReceiverStream::new(stream))
+            .await?
+            .into_inner();
         Ok(Self { requests, answers })
     }
 
@@ -76,7 +79,8 @@ async fn aliases_and_descendants_are_authorized_and_masks_apply() {
     server.entry(entry("spiffe://example.org/elsewhere", "/stranger")).await;
     let mask = types::EntryMask { spiffe_id: true, ..Default::default() };
     let request = pb::GetAuthorizedEntriesRequest { output_mask: Some(mask) };
-    let entries = EntryClient::new(channel).get_authorized_entries(request).await.unwrap().into_inner().entries;
+    let entries =
+        EntryClient::new(channel).get_authorized_entries(request).await.unwrap().into_inner().entries;
     let mut paths: Vec<_> = entries.iter().map(|e| e.spiffe_id.clone().unwrap().path).collect();
     paths.sort();
     assert_eq!(paths, ["/child", "/grandchild"]);
