@@ -5,6 +5,7 @@ use std::fmt;
 
 use prost::Message;
 use steeple_agent_core::node::Denial;
+use steeple_plugin::AttestError;
 use steeple_proto::spire::api::types::{PermissionDeniedDetails, permission_denied_details::Reason};
 use tonic::{Code, Status};
 
@@ -19,16 +20,23 @@ pub struct ServerError {
 
 impl ServerError {
     pub(crate) fn new(what: &str, status: &Status) -> Self {
-        let mut text = format!("{what}: {}", chain(status));
-        if let Some(advice) = advice(&text) {
-            text.push_str("; ");
-            text.push_str(advice);
-        }
+        let text = advised(format!("{what}: {}", chain(status)));
         Self { code: status.code(), denial: denial(status), text }
     }
 
     pub(crate) fn other(text: impl Into<String>) -> Self {
         Self { code: Code::Unknown, denial: None, text: text.into() }
+    }
+
+    /// The node attestor cannot do its part.
+    pub(crate) fn attestor(name: &str, error: &AttestError) -> Self {
+        let code = match error {
+            AttestError::InvalidArgument(_) => Code::InvalidArgument,
+            AttestError::PermissionDenied(_) => Code::PermissionDenied,
+            AttestError::Unavailable(_) => Code::Unavailable,
+            AttestError::Internal(_) => Code::Internal,
+        };
+        Self { code, denial: None, text: advised(format!("nodeattestor({name}): {error}")) }
     }
 
     pub(crate) fn timed_out(what: &str) -> Self {
@@ -68,14 +76,22 @@ fn chain(status: &Status) -> String {
     text
 }
 
+fn advised(mut text: String) -> String {
+    if let Some(advice) = advice(&text) {
+        text.push_str("; ");
+        text.push_str(advice);
+    }
+    text
+}
+
 /// What an operator does about the mistakes that are made most often.
 fn advice(text: &str) -> Option<&'static str> {
     let has = |part: &str| text.contains(part);
-    if has("has expired or is not yet valid") {
+    if has("not yet valid") {
         Some("check that the clocks of this machine and of the server agree")
     } else if has("unexpected ID") || has("no X.509 bundle for trust domain") {
         Some("check that trust_domain and server_address belong to the same SPIRE server")
-    } else if has("unknown authority") {
+    } else if has("unknown authority") || has("could not verify leaf certificate") {
         Some(
             "the server's certificate was not issued under this agent's trust bundle: check server_address and \
              the bootstrap bundle (trust_bundle_path, trust_bundle_url); if the trust domain was set up anew, \

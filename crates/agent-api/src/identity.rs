@@ -80,10 +80,11 @@ pub enum IdentityError {
 }
 
 impl IdentityError {
-    /// Trying again cannot help (SPIRE: PermissionDenied ends attestation at once).
+    /// Trying again cannot help. PermissionDenied ends attestation at once in SPIRE too; a join token that the server
+    /// does not take (InvalidArgument) does not get better either.
     fn is_final(&self) -> bool {
         match self {
-            Self::Server(error) => error.code == Code::PermissionDenied,
+            Self::Server(error) => matches!(error.code, Code::PermissionDenied | Code::InvalidArgument),
             Self::Trust(_) => false,
             _ => true,
         }
@@ -105,7 +106,7 @@ impl AgentIdentity {
         let started = self.config.clock.monotonic();
         let mut backoff = Backoff::new(ATTEST_FIRST_WAIT);
         loop {
-            match self.load_or_attest().await {
+            match self.establish_once().await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_final() => return Err(error),
                 Err(error) => {
@@ -227,7 +228,8 @@ impl AgentIdentity {
         self.held().data.svid.first().and_then(|leaf| leaf.spiffe_id().ok())
     }
 
-    async fn load_or_attest(&self) -> Result<(), IdentityError> {
+    /// Takes up the stored SVID or attests, without a second try.
+    pub async fn establish_once(&self) -> Result<(), IdentityError> {
         let data = self.config.storage.load()?;
         if data.bundle.is_empty() {
             tracing::info!(subsystem_name = "attestor", "Bundle is not found");

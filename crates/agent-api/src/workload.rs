@@ -41,6 +41,8 @@ pub struct WorkloadConfig {
     /// Prefixes of selectors that may appear in logs.
     pub log_selectors: Vec<String>,
     pub rate_limits: RateLimits,
+    /// The agent's own process, which asks for its health check: it never waits and is not counted.
+    pub agent_pid: u32,
 }
 
 /// What an operator who sets nothing gets: shorter than any client's deadline (SPIRE's CLI has 5 s, some scripts 3 s).
@@ -72,14 +74,10 @@ struct Caller {
     /// `grpc-timeout`
     timeout: Option<Duration>,
     meter: Option<Meter>,
+    is_agent: bool,
 }
 
 impl Caller {
-    /// Health checks ask here too, and must not wait.
-    fn is_agent(&self) -> bool {
-        u32::try_from(self.peer.pid) == Ok(std::process::id())
-    }
-
     /// Notes how the call ended, if it did.
     fn ended<T>(&mut self, result: Result<T, Status>) -> Result<T, Status> {
         if let (Err(status), Some(meter)) = (&result, &mut self.meter) {
@@ -166,8 +164,9 @@ impl WorkloadApi {
             tracing::error!(subsystem_name = "endpoints", service = "WorkloadAPI", method, pid = peer.pid, error = %error, "Workload attestation failed");
             failed(Status::unavailable("workload attestation failed"))
         })?;
-        let caller = Caller { peer, selectors, method, timeout, meter: None };
-        if !caller.is_agent()
+        let is_agent = u32::try_from(peer.pid) == Ok(self.0.config.agent_pid);
+        let caller = Caller { peer, selectors, method, timeout, meter: None, is_agent };
+        if !caller.is_agent
             && !self.0.limiter.allows(method, &caller.selectors, self.0.state.clock.monotonic())
         {
             metrics::counter!("workload_api.rate_limit_exceeded", "method" => method).increment(1);
@@ -175,7 +174,7 @@ impl WorkloadApi {
                 "rate limit exceeded for /SpiffeWorkloadAPI/{method}"
             ))));
         }
-        if let Some(meter) = meter.as_mut().filter(|_| caller.is_agent()) {
+        if let Some(meter) = meter.as_mut().filter(|_| caller.is_agent) {
             meter.discard();
         }
         Ok(Caller { meter, ..caller })
@@ -191,7 +190,7 @@ impl WorkloadApi {
         let updates = &mut subscribed.subscription.updates;
         let matches = |update: &Update| update.matched.iter().any(|entry| fits(entry));
         let patience =
-            if caller.is_agent() { Duration::ZERO } else { caller.patience(self.0.config.wait_timeout) };
+            if caller.is_agent { Duration::ZERO } else { caller.patience(self.0.config.wait_timeout) };
         if matches(&updates.borrow()) {
             return Ok(());
         }
@@ -241,7 +240,7 @@ impl WorkloadApi {
     }
 
     fn no_identity(&self, caller: &Caller) -> Status {
-        if !caller.is_agent() {
+        if !caller.is_agent {
             let selectors = self.loggable(&caller.selectors);
             let selectors = (!selectors.is_empty()).then_some(selectors);
             tracing::error!(

@@ -64,6 +64,7 @@ pub(super) fn decode(
             .collect(),
         log_selectors: block.strings("log_selectors")?.unwrap_or_default(),
         rate_limits: experimental.rate_limits,
+        agent_pid: std::process::id(),
     };
     Ok(Agent {
         key_type: key_type(block)?,

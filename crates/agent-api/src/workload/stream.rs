@@ -88,7 +88,7 @@ impl Open {
         if same {
             return Ok(None);
         }
-        if self.kind == Kind::X509Svid && !self.caller.is_agent() {
+        if self.kind == Kind::X509Svid && !self.caller.is_agent {
             self.log(&content);
         }
         Ok(Some(bytes))

@@ -1,0 +1,178 @@
+//! An agent against a [`Server`], with its Workload API on a socket of its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use steeple_agent_api::identity::{AgentIdentity, IdentityConfig, IdentityError, TrustSource};
+use steeple_agent_api::signing::Signing;
+use steeple_agent_api::storage::Storage;
+use steeple_agent_api::sync::{Sync, SyncConfig};
+use steeple_agent_api::workload::RateLimits;
+use steeple_agent_api::{AgentState, ServerLink, WorkloadApi, WorkloadAttestation, WorkloadConfig};
+use steeple_agent_core::CacheConfig;
+use steeple_plugin::{Caller, KeyManager, WorkloadAttestError, WorkloadAttestor};
+use steeple_plugins_base::key_manager::MemoryKeyManager;
+use steeple_plugins_base::node_attestor::JoinToken;
+use steeple_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use steeple_runtime::clock::FakeClock;
+use steeple_runtime::{grpc, uds};
+use steeple_spiffe::{Certificate, KeyType, TrustDomain};
+use tonic::Request;
+use tonic::transport::{Channel, Endpoint};
+
+use super::server::Server;
+
+pub struct Agent {
+    pub identity: Arc<AgentIdentity>,
+    pub state: Arc<AgentState>,
+    pub link: Arc<ServerLink>,
+    pub signing: Arc<Signing>,
+    pub dir: tempfile::TempDir,
+    /// What the workload attestor finds: `test:<number>`, or a failure for 0.
+    pub selector: Arc<AtomicU32>,
+}
+
+/// How a test's agent differs from the plain one.
+pub struct Options {
+    pub trust_domain: &'static str,
+    pub token: &'static str,
+    /// `None` is `insecure_bootstrap`.
+    pub trust: Option<Vec<Certificate>>,
+    pub keys: Arc<dyn KeyManager>,
+    pub dir: tempfile::TempDir,
+    pub address: String,
+}
+
+impl Options {
+    pub fn of(server: &Server) -> Self {
+        Self {
+            trust_domain: "example.org",
+            token: "token",
+            trust: Some(vec![server.authority.clone()]),
+            keys: Arc::new(MemoryKeyManager::new()),
+            dir: tempfile::tempdir().unwrap(),
+            address: server.address.to_string(),
+        }
+    }
+}
+
+struct Trust(Option<Vec<Certificate>>);
+
+#[tonic::async_trait]
+impl TrustSource for Trust {
+    async fn bootstrap(&self) -> Result<Option<Vec<Certificate>>, String> {
+        Ok(self.0.clone())
+    }
+}
+
+#[derive(Clone)]
+struct Attestor(Arc<AtomicU32>);
+
+#[tonic::async_trait]
+impl WorkloadAttestor for Attestor {
+    fn name(&self) -> &'static str {
+        "test"
+    }
+
+    async fn attest(&self, _: &dyn Caller) -> Result<Vec<String>, WorkloadAttestError> {
+        match self.0.load(Ordering::SeqCst) {
+            0 => Err(WorkloadAttestError::Other("out of order".into())),
+            number => Ok(vec![number.to_string()]),
+        }
+    }
+}
+
+impl Agent {
+    pub fn new(clock: &FakeClock, options: Options) -> Self {
+        let clock: Arc<dyn steeple_runtime::clock::Clock> = Arc::new(clock.clone());
+        let trust_domain = TrustDomain::new(options.trust_domain).unwrap();
+        let link = ServerLink::new(options.address, &trust_domain, clock.clone()).unwrap();
+        let link = Arc::new(link);
+        let config = IdentityConfig {
+            trust_domain: trust_domain.clone(),
+            storage: Storage::open(options.dir.path()).unwrap(),
+            keys: options.keys,
+            attestor: Arc::new(JoinToken::new(options.token.to_owned())),
+            trust: Arc::new(Trust(options.trust)),
+            clock: clock.clone(),
+        };
+        let cache = CacheConfig { trust_domain, max_size: 100, rotation: Default::default(), seed: 1 };
+        let state = Arc::new(AgentState::new(cache, 100, clock));
+        let signing = Signing::new(state.clone(), link.clone(), KeyType::EcP256, None);
+        Self {
+            identity: Arc::new(AgentIdentity::new(config, link.clone())),
+            state,
+            signing: Arc::new(signing),
+            link,
+            dir: options.dir,
+            selector: Arc::new(AtomicU32::new(1)),
+        }
+    }
+
+    pub async fn establish(&self) -> Result<(), IdentityError> {
+        self.identity.establish().await
+    }
+
+    /// Runs sync and signing; returns once the first view is in force.
+    pub async fn sync(&self) {
+        let config =
+            SyncConfig { interval: Duration::from_millis(20), by_revision: true, version: "test".into() };
+        let sync = Sync::new(self.state.clone(), self.link.clone(), self.identity.clone(), config);
+        let mut synced = sync.first_sync();
+        super::spawn(async move { drop(sync.run().await) });
+        super::spawn(self.signing.clone().run());
+        tokio::time::timeout(Duration::from_secs(20), synced.wait_for(|synced| *synced))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    /// Serves the Workload API and connects to it.
+    pub async fn workload(&self) -> Workload {
+        self.workload_with(|_| {}).await
+    }
+
+    pub async fn workload_with(&self, change: impl FnOnce(&mut WorkloadConfig)) -> Workload {
+        let mut config = WorkloadConfig {
+            wait_timeout: Duration::ZERO,
+            allow_unauthenticated_verifiers: false,
+            allowed_foreign_jwt_claims: Default::default(),
+            log_selectors: vec![],
+            rate_limits: RateLimits::default(),
+            agent_pid: 0,
+        };
+        change(&mut config);
+        let attestation = WorkloadAttestation::new(vec![Arc::new(Attestor(self.selector.clone()))]);
+        let api = WorkloadApi::new(self.state.clone(), attestation, self.signing.clone(), config);
+        let path = self.dir.path().join("api.sock");
+        let listener = uds::bind(&path, 0o777).unwrap();
+        let serving = grpc::server_builder().add_service(api).serve_with_incoming(listener);
+        super::spawn(async move { drop(serving.await) });
+        Workload { client: connect(path).await }
+    }
+}
+
+pub struct Workload {
+    pub client: SpiffeWorkloadApiClient<Channel>,
+}
+
+async fn connect(path: PathBuf) -> SpiffeWorkloadApiClient<Channel> {
+    let channel = Endpoint::from_static("http://localhost")
+        .connect_with_connector(tower::service_fn(move |_| {
+            let path = path.clone();
+            async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
+        }))
+        .await
+        .unwrap();
+    SpiffeWorkloadApiClient::new(channel)
+}
+
+/// A request as workloads send it.
+pub fn request<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("workload.spiffe.io", "true".parse().unwrap());
+    request
+}
