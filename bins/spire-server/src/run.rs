@@ -78,6 +78,13 @@ async fn serve(config: Config, logs: LogHandle) -> anyhow::Result<()> {
     let signals = shutdown.on_signals().context("cannot listen for signals")?;
     let bound = build(config, logs, shutdown).await?;
     bound.tasks.spawn_until_shutdown("signals", OnEnd::Log, signals);
+    tracing::debug!(
+        tcp = %bound.tcp,
+        socket = %bound.socket.display(),
+        health = bound.health.map(|addr| addr.to_string()),
+        prometheus = bound.prometheus.map(|addr| addr.to_string()),
+        "Server is up"
+    );
     bound.run().await
 }
 
@@ -197,7 +204,6 @@ async fn telemetry(config: &Config, tasks: &TaskGroup) -> anyhow::Result<Option<
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Datastore>> {
-    tracing::info!(subsystem_name = "sql", db_type = "sqlite3", "Opening SQL database");
     let sqlite = SqliteConfig::new(config.plugins.connection_string.clone());
     let store = tokio::task::spawn_blocking(move || SqlStore::open_sqlite(&sqlite)).await??;
     tracing::info!(subsystem_name = "catalog", reconfigurable = false, "Configured DataStore");

@@ -1,7 +1,7 @@
 //! The one module with `unsafe` (DESIGN §3.14): system calls that no crate of ours wraps.
 #![allow(
     unsafe_code,
-    reason = "getsockopt(SO_PEERCRED), getsockopt(SO_PEERPIDFD) have no safe wrapper in rustix"
+    reason = "getsockopt(SO_PEERCRED), getsockopt(SO_PEERPIDFD) have no safe wrapper in rustix; for prctl(PR_SET_THP_DISABLE) another of its features would be needed"
 )]
 
 use std::{
@@ -19,6 +19,16 @@ pub struct Credentials {
     pub pid: i32,
     pub uid: u32,
     pub gid: u32,
+}
+
+/// PR_SET_THP_DISABLE: the kernel backs no more of this process's memory with huge pages. Children inherit it.
+pub fn refuse_huge_pages() -> io::Result<()> {
+    let (on, unused): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: the call reads five integers and touches no memory of ours.
+    match unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, on, unused, unused, unused) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// SO_PEERCRED.
