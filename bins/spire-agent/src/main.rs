@@ -11,5 +11,6 @@ mod version;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
+    steeple_runtime::keep_memory_small();
     commands::PROGRAM.main()
 }
