@@ -4,6 +4,7 @@ mod endpoints;
 mod health;
 mod identity;
 mod jobs;
+mod metered;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use steeple_server_core::ca::CaManager;
 use steeple_server_core::view::View;
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::metered::{MeteredKeys, MeteredStore, Rotations};
 use crate::config::{Config, KeyManagerConfig, LoadError};
 use crate::version::VERSION;
 
@@ -122,7 +124,10 @@ pub async fn build(config: Config, logs: LogHandle, shutdown: Shutdown) -> anyho
     let prometheus = telemetry(&config, &tasks).await?;
     let store = open_store(&config).await?;
     let keys = open_keys(&config).await?;
+    let (store, keys, rotations) = metered(&config, store, keys);
+    let start = rotations.start();
     let ca = CaManager::load(config.ca.clone(), keys, store.clone(), clock.now()).await;
+    rotations.done(start, ca.as_ref().ok(), clock.now());
     let ca = Arc::new(ca.context("cannot load or make the server's authorities")?);
     let (view, follower) = View::open(store.clone(), config.trust_domain.clone()).await?;
     check_trust_domain(&store, &config).await?;
@@ -139,11 +144,12 @@ pub async fn build(config: Config, logs: LogHandle, shutdown: Shutdown) -> anyho
         OnEnd::Shutdown,
         identity::keep_trust(bundles, view, config.clone()),
     );
-    let rotation = jobs::Rotation::default();
+    let rotation = jobs::Rotation::new(rotations);
     jobs::spawn(&tasks, &config, &store, &ca, &identity, &clock, &rotation);
     if logs.has_file() {
         tasks.spawn_until_shutdown("log file", OnEnd::Log, reopen_logs(logs));
     }
+    tasks.spawn_until_shutdown("SIGUSR1", OnEnd::Log, answer_reload());
     endpoints.serve(&tasks, &state);
     let health =
         health(&config, &tasks, health::Subsystems { socket: socket.clone(), ca, store, rotation }).await?;
@@ -208,6 +214,20 @@ async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Datastore>> {
     let store = tokio::task::spawn_blocking(move || SqlStore::open_sqlite(&sqlite)).await??;
     tracing::info!(subsystem_name = "catalog", reconfigurable = false, "Configured DataStore");
     Ok(Arc::new(store))
+}
+
+/// Wraps the plugins if somebody reads metrics.
+fn metered(
+    config: &Config,
+    store: Arc<dyn Datastore>,
+    keys: Arc<dyn KeyManager>,
+) -> (Arc<dyn Datastore>, Arc<dyn KeyManager>, Arc<Rotations>) {
+    let rotations = Arc::new(Rotations::new());
+    if config.telemetry.is_none() {
+        return (store, keys, rotations);
+    }
+    let keys = MeteredKeys::new(keys, rotations.clone());
+    (Arc::new(MeteredStore::new(store)), Arc::new(keys), rotations)
 }
 
 async fn open_keys(config: &Config) -> anyhow::Result<Arc<dyn KeyManager>> {
@@ -296,6 +316,17 @@ async fn health(
     tasks.spawn_until_shutdown("health checks", OnEnd::Log, health.run());
     tasks.spawn_until_shutdown("health listener", OnEnd::Shutdown, listener.serve());
     Ok(Some(address))
+}
+
+/// SIGUSR1 makes SPIRE read `plugin_data_file`s again. Unanswered it would end the process.
+async fn answer_reload() {
+    let Ok(mut signals) = signal(SignalKind::user_defined1()) else { return };
+    while signals.recv().await.is_some() {
+        tracing::warn!(
+            subsystem_name = "reconfigurer",
+            "Reconfiguring plugins while running is not supported by this version of Steeple; restart the server"
+        );
+    }
 }
 
 /// SIGUSR2: the log file was moved away.

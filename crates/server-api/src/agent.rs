@@ -126,7 +126,7 @@ impl AgentService {
         if let Some((alias, parent)) = parent {
             let created = state.store.create_entries(vec![alias_entry(alias, parent)], now).await;
             match created.map(|mut results| results.pop()) {
-                Ok(Some(Ok(Created::New(_) | Created::Existing(_)))) | Ok(None) => {}
+                Ok(Some(Ok(Created::New(_) | Created::Existing(_))) | None) => {}
                 Ok(Some(Err(e))) | Err(e) => return Err(AgentError::TokenEntry(e)),
             }
         }
@@ -166,7 +166,9 @@ fn alias_entry(alias: SpiffeId, parent: SpiffeId) -> Entry {
 async fn sign(state: &ServerState, id: &SpiffeId, csr: &[u8]) -> Result<SignedX509, AgentError> {
     let csr = CertificateRequest::from_der(csr).map_err(AgentError::ParseCsr)?;
     let params = AgentX509Params { spiffe_id: id.clone(), public_key: csr.public_key() };
-    state.ca.sign_agent_x509(params, state.clock.now()).await.map_err(AgentError::Sign)
+    let signed = state.ca.sign_agent_x509(params, state.clock.now()).await.map_err(AgentError::Sign)?;
+    metrics::counter!("server_ca.sign.x509_svid").increment(1);
+    Ok(signed)
 }
 
 #[tonic::async_trait]

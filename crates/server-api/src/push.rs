@@ -10,7 +10,7 @@ use steeple_proto::spire::api::types::permission_denied_details::Reason;
 use steeple_proto::steeple::agent::v1 as pb;
 use steeple_runtime::tasks::OnEnd;
 use steeple_server_core::view::{Delta, Subscription};
-use steeple_spiffe::SpiffeId;
+use steeple_spiffe::{Certificate, SpiffeId};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -28,7 +28,7 @@ const MAX_BYTES: usize = 1024 * 1024;
 /// How long a server that is behind an agent may take to catch up before it sends the agent away.
 const CATCH_UP: Duration = Duration::from_secs(2);
 /// A stream lives this long, and up to half of it more: agents spread over servers that come later.
-const LIFETIME: Duration = Duration::from_secs(30 * 60);
+const LIFETIME: Duration = Duration::from_mins(30);
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ impl PushService {
     /// How long the stream may live: bounded for balance, and by the SVID the agent came with.
     fn lifetime(&self, rpc: &Rpc) -> (Duration, PushError) {
         let balance = LIFETIME + LIFETIME.mul_f64(fastrand::f64() / 2.0);
-        let expires = rpc.caller().svid().and_then(|svid| svid.leaf()).map_or(0, |leaf| leaf.not_after());
+        let expires = rpc.caller().svid().and_then(|svid| svid.leaf()).map_or(0, Certificate::not_after);
         let left = u64::try_from(expires.saturating_sub(self.state.clock.now())).unwrap_or(0);
         if Duration::from_secs(left) < balance {
             (Duration::from_secs(left), PushError::Expired)

@@ -123,6 +123,7 @@ impl SvidService {
             JwtParams { spiffe_id: id.clone(), audience, ttl, include_jti, priority: Priority::Waiting };
         let signed =
             self.state.ca.sign_jwt(params, self.state.clock.now()).await.map_err(SvidError::SignJwt)?;
+        metrics::counter!("server_ca.sign.jwt_svid").increment(1);
         let fields = fields.with("expiration", rfc3339(signed.expires_at));
         rpc.log(Level::DEBUG, "Server CA successfully signed JWT SVID", fields);
         Ok(types::Jwtsvid {
@@ -155,6 +156,7 @@ impl SvidService {
             .sign_downstream_ca(params, state.clock.now())
             .await
             .map_err(SvidError::SignDownstream)?;
+        metrics::counter!("server_ca.sign.x509_ca_svid").increment(1);
         let fields = Fields::default()
             .with("spiffe_id", state.trust_domain.id_string())
             .with("expiration", rfc3339(signed.expires_at));
@@ -308,6 +310,7 @@ pub(crate) fn x509_to_proto(id: &SpiffeId, signed: SignedX509) -> types::X509svi
 }
 
 fn log_signed(rpc: &Rpc, signed: &SignedX509, fields: Fields) {
+    metrics::counter!("server_ca.sign.x509_svid").increment(1);
     if tracing::enabled!(Level::DEBUG) {
         let fields = fields.with("expiration", rfc3339(signed.expires_at)).with("serial_num", &signed.serial);
         rpc.log(Level::DEBUG, "Signed X509 SVID", fields);

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use steeple_datastore::{AgentFilter, Datastore, PageRequest};
+use steeple_datastore::Datastore;
 use steeple_runtime::clock::Clock;
 use steeple_runtime::metrics::CallCounter;
 use steeple_runtime::tasks::{OnEnd, TaskGroup};
@@ -12,22 +12,26 @@ use tonic::Code;
 
 use super::TICK;
 use super::identity::ServerIdentity;
+use super::metered::Rotations;
 use crate::config::{Config, PruneAgents};
 
 /// SPIRE's interval.
-const PRUNE_ENTRIES_EVERY: Duration = Duration::from_secs(5 * 60);
+const PRUNE_ENTRIES_EVERY: Duration = Duration::from_mins(5);
 /// SPIRE's interval, which it varies by a quarter.
-const PRUNE_AGENTS_EVERY: Duration = Duration::from_secs(3600);
+const PRUNE_AGENTS_EVERY: Duration = Duration::from_hours(1);
 /// SPIRE keeps spent time's tokens for ever; we keep them a day, so that their owner still reads "expired".
-const PRUNE_TOKENS_EVERY: Duration = Duration::from_secs(3600);
+const PRUNE_TOKENS_EVERY: Duration = Duration::from_hours(1);
 const KEEP_TOKENS: i64 = 24 * 3600;
 /// How much of the change log other servers may lag behind before they start over from a snapshot.
-const TRIM_LOG_EVERY: Duration = Duration::from_secs(10 * 60);
+const TRIM_LOG_EVERY: Duration = Duration::from_mins(10);
 const KEEP_LOG: u64 = 100_000;
 
 /// How the last rotations went, for the health check. Clones are the same.
-#[derive(Clone, Debug, Default)]
-pub struct Rotation(Arc<Mutex<Failures>>);
+#[derive(Clone)]
+pub struct Rotation {
+    failures: Arc<Mutex<Failures>>,
+    metrics: Arc<Rotations>,
+}
 
 #[derive(Debug, Default)]
 struct Failures {
@@ -36,14 +40,18 @@ struct Failures {
 }
 
 impl Rotation {
+    pub fn new(metrics: Arc<Rotations>) -> Self {
+        Self { failures: Arc::default(), metrics }
+    }
+
     /// How often it failed in a row, and why the last time.
     pub fn failures(&self) -> (u32, String) {
-        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         (failures.in_a_row, failures.last.clone())
     }
 
     fn note(&self, outcome: Result<(), String>) {
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             Ok(()) => *failures = Failures::default(),
             Err(error) => {
@@ -85,7 +93,9 @@ async fn rotate(ca: Arc<CaManager>, identity: ServerIdentity, clock: Arc<dyn Clo
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
+        let start = rotation.metrics.start();
         let outcome = ca.rotate(clock.now()).await.map_err(|e| e.to_string());
+        rotation.metrics.done(start, outcome.is_ok().then_some(&*ca), clock.now());
         if let Err(error) = &outcome {
             tracing::error!(subsystem_name = "ca_manager", error, "Unable to rotate authorities");
         }
@@ -139,29 +149,9 @@ fn report(done: &str, what: &str, outcome: steeple_datastore::Result<u64>) {
 async fn prune_agents(store: Arc<dyn Datastore>, clock: Arc<dyn Clock>, prune: PruneAgents) {
     loop {
         tokio::time::sleep(PRUNE_AGENTS_EVERY.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
-        report("Pruned expired agents", "agents", prune_agents_once(&*store, clock.now(), prune).await);
+        let call = CallCounter::start(&["node", "manager", "prune"]);
+        let outcome = store.prune_agents(clock.now() - prune.expired_for, prune.tofu, prune.batch).await;
+        call.done(if outcome.is_ok() { Code::Ok } else { Code::Internal });
+        report("Pruned expired agents", "agents", outcome);
     }
-}
-
-/// Banned agents stay: their rows keep them out.
-pub(super) async fn prune_agents_once(
-    store: &dyn Datastore,
-    now: i64,
-    prune: PruneAgents,
-) -> steeple_datastore::Result<u64> {
-    let filter = AgentFilter {
-        banned: Some(false),
-        can_reattest: if prune.tofu { None } else { Some(true) },
-        expires_before: Some(now - prune.expired_for),
-        ..AgentFilter::default()
-    };
-    let page = PageRequest { token: String::new(), size: prune.batch };
-    let mut pruned = 0;
-    for agent in store.list_agents(&filter, &page).await?.items {
-        if store.delete_agent(&agent.id).await?.is_some() {
-            tracing::info!(spiffe_id = agent.id.as_str(), "Pruned an expired agent");
-            pruned += 1;
-        }
-    }
-    Ok(pruned)
 }

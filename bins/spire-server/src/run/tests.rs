@@ -121,6 +121,27 @@ async fn health_checks_and_metrics_answer() {
     assert!(get(bound.health.unwrap(), "/live").await.ends_with(expected));
     let metrics = get(bound.prometheus.unwrap(), "/metrics").await;
     assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
+    // SPIRE's names, as dashboards look for them.
+    for name in [
+        "ca_manager_x509_ca_prepare{",
+        "ca_manager_x509_ca_prepare_elapsed_time_sum{",
+        "ca_manager_jwt_key_prepare{",
+        "ca_manager_x509_ca_activate{",
+        "manager_jwt_key_activate{",
+        "manager_x509_ca_rotate_expiration{",
+        "manager_x509_ca_rotate_ttl{",
+        "datastore_bundle_append{",
+        "datastore_bundle_fetch{",
+        "datastore_ca_journal_set{",
+        "server_key_manager_generate_key{",
+        "server_key_manager_get_public_keys{",
+        "svid_rotate{",
+        "rpc_bundle_v1_bundle_get_bundle{",
+        "started{",
+        "uptime_in_ms{",
+    ] {
+        assert!(metrics.contains(&format!("\nspire_server_{name}")), "{name} is not in\n{metrics}");
+    }
     stop(bound).await;
 }
 
@@ -216,37 +237,4 @@ async fn a_database_of_another_trust_domain_is_refused() {
     other.bind_port = 0;
     let message = refused(other).await;
     assert!(message.contains("registration entries are of trust domain \"example.org\""), "{message}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn expired_agents_are_pruned_but_not_banned_ones() {
-    use steeple_datastore::model::Agent;
-    use steeple_spiffe::SpiffeId;
-    let store = SqlStore::open_sqlite(&SqliteConfig::new(":memory:")).unwrap();
-    let agent = |name: &str, expires_at, can_reattest, serial: &str| Agent {
-        id: SpiffeId::parse(&format!("spiffe://example.org/spire/agent/x/{name}")).unwrap(),
-        attestation_type: "x".to_owned(),
-        serial_number: serial.to_owned(),
-        expires_at,
-        new_serial_number: String::new(),
-        new_expires_at: 0,
-        can_reattest,
-        agent_version: String::new(),
-        selectors: Vec::new(),
-    };
-    for row in [
-        agent("old", 100, true, "1"),
-        agent("tofu", 100, false, "2"),
-        agent("banned", 100, true, ""),
-        agent("live", 900, true, "3"),
-    ] {
-        store.put_agent(row, 1).await.unwrap();
-    }
-    let prune = crate::config::PruneAgents { expired_for: 50, batch: 10, tofu: false };
-    assert_eq!(jobs::prune_agents_once(&store, 200, prune).await.unwrap(), 1);
-    let prune = crate::config::PruneAgents { tofu: true, ..prune };
-    assert_eq!(jobs::prune_agents_once(&store, 200, prune).await.unwrap(), 1);
-    let left = store.list_agents(&Default::default(), &Default::default()).await.unwrap().items;
-    let names: Vec<_> = left.iter().map(|agent| agent.id.path().rsplit('/').next().unwrap()).collect();
-    assert_eq!(names, ["banned", "live"]);
 }

@@ -44,9 +44,8 @@ async fn converse(
     mut entries: Vec<Arc<Entry>>,
     answers: &mpsc::Sender<Answer>,
 ) -> Result<(), Status> {
-    let first = match requests.message().await? {
-        Some(first) => first,
-        None => return Err(Status::unknown("EOF")),
+    let Some(first) = requests.message().await? else {
+        return Err(Status::unknown("EOF"));
     };
     if !first.ids.is_empty() {
         return Err(rpc.refuse(EntryError::InitialIds));
