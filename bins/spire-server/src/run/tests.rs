@@ -238,3 +238,43 @@ async fn a_database_of_another_trust_domain_is_refused() {
     let message = refused(other).await;
     assert!(message.contains("registration entries are of trust domain \"example.org\""), "{message}");
 }
+
+/// Two servers, each with its own keys, on one SQLite file: what one writes, the other serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_on_one_database_agree() {
+    let (first_dir, second_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = start(config(first_dir.path(), "")).await.unwrap();
+    let mut second = config(second_dir.path(), "");
+    second.plugins.connection_string = first_dir.path().join("data/db.sqlite3").display().to_string();
+    let second = start(second).await.unwrap();
+    let own = |bound: &Bound| {
+        let mut client = BundleClient::new(api(bound));
+        async move { client.get_bundle(GetBundleRequest::default()).await.unwrap().into_inner() }
+    };
+    let expected = own(&second).await;
+    assert_eq!(expected.x509_authorities.len(), 2, "each server has its own root");
+    for _ in 0..200 {
+        if own(&first).await == expected {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(own(&first).await, expected, "the first one learns of the second one's root");
+    let id = |path: &str| Some(types::Spiffeid { trust_domain: "example.org".to_owned(), path: path.to_owned() });
+    let entry = |path: &str| types::Entry {
+        spiffe_id: id(path),
+        parent_id: id("/spire/server"),
+        selectors: vec![types::Selector { r#type: "a".to_owned(), value: "b".to_owned() }],
+        ..Default::default()
+    };
+    for (bound, path) in [(&first, "/one"), (&second, "/two"), (&first, "/three"), (&second, "/one")] {
+        let request = BatchCreateEntryRequest { entries: vec![entry(path)], output_mask: None };
+        EntryClient::new(api(bound)).batch_create_entry(request).await.unwrap();
+    }
+    for bound in [&first, &second] {
+        let count = EntryClient::new(api(bound)).count_entries(CountEntriesRequest::default()).await.unwrap();
+        assert_eq!(count.into_inner().count, 3);
+    }
+    stop(first).await;
+    stop(second).await;
+}

@@ -168,6 +168,49 @@ async fn unknown_methods_are_unimplemented() {
     }
 }
 
+/// An admin may be of another trust domain, whose bundle is then trusted too.
+#[tokio::test]
+async fn an_admin_of_another_trust_domain() {
+    use steeple_spiffe::x509::{self, CaTemplate, DistinguishedName, Issuer, LeafTemplate, SerialNumber};
+    use steeple_spiffe::{Certificate, SignatureAlgorithm, TrustDomain};
+    let options = Options { admin_ids: vec!["spiffe://other.org/admin"], ..Options::default() };
+    let server = start(options).await;
+    let (root_key, leaf_key) = (pool_key(0), pool_key(1));
+    let (not_before, not_after) = (crate::harness::NOW - 10, crate::harness::NOW + 600);
+    let other = TrustDomain::new("other.org").unwrap();
+    let template = CaTemplate {
+        trust_domain: other.clone(),
+        public_key: root_key.public_key(),
+        subject: DistinguishedName::default_ca(),
+        not_before,
+        not_after,
+        serial: SerialNumber::random().unwrap(),
+    };
+    let algorithm = SignatureAlgorithm::EcdsaSha256;
+    let sign = |tbs: &[u8]| x509::assemble(tbs, algorithm, &root_key.sign(algorithm, tbs).unwrap());
+    let root = sign(&x509::ca_tbs_self_signed(&template, algorithm).unwrap());
+    let root = Certificate::from_der(&root).unwrap();
+    let issuer = Issuer::from_certificate(&root, algorithm);
+    server.trust(&other, root);
+    let svid = |path: &str| {
+        let template = LeafTemplate {
+            spiffe_id: format!("spiffe://other.org{path}").parse().unwrap(),
+            public_key: leaf_key.public_key(),
+            not_before,
+            not_after,
+            dns_names: Vec::new(),
+            subject: None,
+            serial: SerialNumber::random().unwrap(),
+        };
+        let chain = vec![sign(&x509::leaf_tbs(&template, &issuer).unwrap())];
+        steeple_server_core::ca::SignedX509 { chain, serial: String::new(), not_before, expires_at: not_after }
+    };
+    let path = "/spire.api.server.agent.v1.Agent/CountAgents";
+    assert!(call(&server.with_svid(&svid("/admin"), &leaf_key), path).await.is_ok());
+    let outcome = call(&server.with_svid(&svid("/somebody"), &leaf_key), path).await;
+    assert!(is_denied(&outcome, path), "{outcome:?}");
+}
+
 /// A renewed serial is good from its first use; the old one until then.
 #[tokio::test]
 async fn a_new_serial_becomes_current_when_first_used() {
