@@ -26,6 +26,7 @@ use steeple_runtime::metrics::{PrometheusListener, Registry};
 use steeple_runtime::shutdown::{DRAIN_DEADLINE, Shutdown};
 use steeple_runtime::tasks::{Drained, OnEnd, TaskGroup};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::config::{Config, KeyManagerConfig, LoadError};
 use crate::version::VERSION;
@@ -87,6 +88,15 @@ async fn serve(config: Config, logs: LogHandle) -> anyhow::Result<()> {
     let signals = shutdown.on_signals().context("cannot listen for signals")?;
     let tasks = TaskGroup::new(shutdown.clone());
     tasks.spawn_until_shutdown("signals", OnEnd::Log, signals);
+    let mut reconfigure = signal(SignalKind::user_defined1()).context("cannot listen for signals")?;
+    tasks.spawn_until_shutdown("SIGUSR1", OnEnd::Log, async move {
+        // SPIRE reads plugin_data_file again. Not caught, the signal would end the process.
+        while reconfigure.recv().await.is_some() {
+            tracing::warn!(
+                "SIGUSR1: plugins are not reconfigured by this version of Steeple; restart the agent"
+            );
+        }
+    });
     let bound = tokio::select! {
         bound = build(config, logs, tasks) => bound?,
         // Stopped while it attests or syncs.
@@ -133,7 +143,8 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
         clock: clock.clone(),
     };
     let identity = Arc::new(AgentIdentity::new(identity, link.clone()));
-    health::listen(&config, &tasks).await?;
+    let (serving, started_serving) = oneshot::channel();
+    health::listen(&config, &tasks, started_serving).await?;
     identity.establish().await?;
     let state = Arc::new(agent_state(&config, &clock));
     let signing = Signing::new(state.clone(), link.clone(), config.key_type, config.jwt_cache_hit_timeout);
@@ -154,6 +165,7 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     let sockets = endpoints::bind(&config)?;
     let parts = endpoints::Parts { api, state, identity, logs: logs.clone(), started };
     sockets.serve(&config, &tasks, parts)?;
+    let _ = serving.send(());
     if logs.has_file() {
         tasks.spawn_until_shutdown("log file", OnEnd::Log, reopen_logs(logs));
     }

@@ -47,9 +47,9 @@ impl ServerError {
         }
     }
 
-    /// The server's certificate does not verify under the bundle in force.
-    pub fn is_unknown_authority(&self) -> bool {
-        self.text.contains("unknown authority")
+    /// The server is one of another trust domain.
+    pub(crate) fn is_another_trust_domain(&self) -> bool {
+        OTHER_TRUST_DOMAIN.iter().any(|part| self.text.contains(part))
     }
 }
 
@@ -60,6 +60,9 @@ impl fmt::Display for ServerError {
 }
 
 impl Error for ServerError {}
+
+/// What the verification of the server's certificate says then.
+const OTHER_TRUST_DOMAIN: [&str; 2] = ["unexpected ID", "no X.509 bundle for trust domain"];
 
 /// The status and whatever caused it, each text once.
 fn chain(status: &Status) -> String {
@@ -89,7 +92,7 @@ fn advice(text: &str) -> Option<&'static str> {
     let has = |part: &str| text.contains(part);
     if has("not yet valid") {
         Some("check that the clocks of this machine and of the server agree")
-    } else if has("unexpected ID") || has("no X.509 bundle for trust domain") {
+    } else if OTHER_TRUST_DOMAIN.iter().any(|part| has(part)) {
         Some("check that trust_domain and server_address belong to the same SPIRE server")
     } else if has("unknown authority") || has("could not verify leaf certificate") {
         Some(

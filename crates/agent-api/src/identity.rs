@@ -30,7 +30,7 @@ use crate::storage::{Storage, StorageError};
 mod attestation;
 mod keys;
 
-pub use attestation::TrustSource;
+pub use attestation::{TrustError, TrustSource};
 use keys::AgentKeys;
 
 /// What an [`AgentIdentity`] works with.
@@ -69,8 +69,8 @@ pub enum IdentityError {
     Storage(#[from] StorageError),
     #[error("agent key: {0}")]
     Key(#[from] KeyManagerError),
-    #[error("bootstrap trust bundle: {0}")]
-    Trust(String),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("SVID loaded but no bundle in cache")]
     NoBundle,
     #[error("{0}")]
@@ -84,8 +84,11 @@ impl IdentityError {
     /// does not take (InvalidArgument) does not get better either.
     fn is_final(&self) -> bool {
         match self {
-            Self::Server(error) => matches!(error.code, Code::PermissionDenied | Code::InvalidArgument),
-            Self::Trust(_) => false,
+            Self::Server(error) => {
+                matches!(error.code, Code::PermissionDenied | Code::InvalidArgument)
+                    || error.is_another_trust_domain()
+            }
+            Self::Trust(error) => !error.passing,
             _ => true,
         }
     }

@@ -28,7 +28,7 @@ pub mod workload;
 pub use attest::WorkloadAttestation;
 pub use convert::ConvertError;
 pub use failure::ServerError;
-pub use identity::{AgentIdentity, IdentityConfig, IdentityError, TrustSource};
+pub use identity::{AgentIdentity, IdentityConfig, IdentityError, TrustError, TrustSource};
 pub use link::ServerLink;
 pub use state::AgentState;
 pub use workload::{WorkloadApi, WorkloadConfig};

@@ -174,10 +174,8 @@ fn sockets(block: &mut Block<'_>, flags: &RunFlags) -> Result<(Option<PathBuf>, 
         && admin.starts_with(dir)
     {
         // The Workload API's directory is open to everybody.
-        return Err(LoadError::Other(
-            "admin socket cannot be in the same directory or a subdirectory as that containing the Workload API socket"
-                .to_owned(),
-        ));
+        let problem = "admin socket cannot be in the same directory or a subdirectory as that containing the Workload API socket";
+        return Err(invalid(block, "admin_socket_path", problem));
     }
     Ok(((!disabled).then_some(public), admin))
 }

@@ -2,25 +2,38 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
 use steeple_runtime::health::{Check, Health, State};
 use steeple_runtime::tasks::{OnEnd, TaskGroup};
+use tokio::sync::oneshot;
 
 use crate::config::Config;
 
-pub async fn listen(config: &Config, tasks: &TaskGroup) -> anyhow::Result<()> {
+/// Checks begin when the sockets are served, or after eight seconds (SPIRE): an agent that is still attesting is not
+/// ready, and need not say so every second. `serving` resolves once they are, or is dropped.
+pub async fn listen(
+    config: &Config,
+    tasks: &TaskGroup,
+    serving: oneshot::Receiver<()>,
+) -> anyhow::Result<()> {
     let Some(wanted) = config.health.clone() else { return Ok(()) };
     let health = Health::new();
     health.add("agent", Arc::new(Agent(config.socket_path.clone())))?;
     let at = format!("{}:{}", wanted.bind_address, wanted.bind_port);
     let listener =
         health.listen(wanted).await.with_context(|| format!("cannot serve health checks on {at}"))?;
-    tasks.spawn_until_shutdown("health checks", OnEnd::Log, health.run());
+    tasks.spawn_until_shutdown("health checks", OnEnd::Log, async move {
+        let _ = tokio::time::timeout(PATIENCE, serving).await;
+        health.run().await;
+    });
     tasks.spawn_until_shutdown("health listener", OnEnd::Shutdown, listener.serve());
     Ok(())
 }
+
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Asks the Workload API for bundles; only Unavailable is a failure (SPIRE).
 struct Agent(Option<PathBuf>);

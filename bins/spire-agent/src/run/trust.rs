@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use steeple_agent_api::TrustSource;
+use steeple_agent_api::{TrustError, TrustSource};
 use steeple_spiffe::{Bundle, Certificate, TrustDomain};
 
 use crate::config::{BundleFormat, Config, TrustConfig};
@@ -84,19 +84,25 @@ impl Bootstrap {
 
 #[tonic::async_trait]
 impl TrustSource for Bootstrap {
-    async fn bootstrap(&self) -> Result<Option<Vec<Certificate>>, String> {
+    async fn bootstrap(&self) -> Result<Option<Vec<Certificate>>, TrustError> {
         match &self.config {
             TrustConfig::Insecure => Ok(None),
             TrustConfig::File { path, format } => {
-                let wrong = |what: String| {
-                    format!("{}: {what}; check trust_bundle_path and trust_bundle_format", path.display())
+                let wrong = |what: String| TrustError {
+                    text: format!(
+                        "{}: {what}; check trust_bundle_path and trust_bundle_format",
+                        path.display()
+                    ),
+                    passing: false,
                 };
                 let text = tokio::fs::read_to_string(path).await.map_err(|error| wrong(error.to_string()))?;
                 self.parse(&text, *format).map(Some).map_err(wrong)
             }
             TrustConfig::Url { url, socket, format } => {
-                let text = self.download(url, socket.as_deref()).await?;
-                let wrong = |what| format!("trust bundle from {url}: {what}; check trust_bundle_format");
+                let passing = |text| TrustError { text, passing: true };
+                let text = self.download(url, socket.as_deref()).await.map_err(passing)?;
+                let wrong =
+                    |what| passing(format!("trust bundle from {url}: {what}; check trust_bundle_format"));
                 self.parse(&text, *format).map(Some).map_err(wrong)
             }
         }

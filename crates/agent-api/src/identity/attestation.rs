@@ -7,7 +7,16 @@ use async_trait::async_trait;
 #[async_trait]
 pub trait TrustSource: Send + Sync + 'static {
     /// The authorities to verify the server with; `None` is `insecure_bootstrap`.
-    async fn bootstrap(&self) -> Result<Option<Vec<Certificate>>, String>;
+    async fn bootstrap(&self) -> Result<Option<Vec<Certificate>>, TrustError>;
+}
+
+/// Why there is no first trust.
+#[derive(Debug, thiserror::Error)]
+#[error("bootstrap trust bundle: {text}")]
+pub struct TrustError {
+    pub text: String,
+    /// Another try may help: it comes over a network.
+    pub passing: bool,
 }
 
 /// A challenge has to be answered this often at most; more is a server gone wild.
@@ -54,14 +63,10 @@ impl AgentIdentity {
     /// Sets the authorities that the server must verify under; true if there are none on purpose.
     async fn trust_server(&self) -> Result<bool, IdentityError> {
         let stored = self.held().data.bundle.clone();
-        let authorities = if stored.is_empty() {
-            self.config.trust.bootstrap().await.map_err(IdentityError::Trust)?
-        } else {
-            Some(stored)
-        };
+        let authorities = if stored.is_empty() { self.config.trust.bootstrap().await? } else { Some(stored) };
         match authorities {
             Some(authorities) if authorities.is_empty() => {
-                Err(IdentityError::Trust("load bundle: no certs in bundle".into()))
+                Err(TrustError { text: "load bundle: no certs in bundle".into(), passing: false }.into())
             }
             Some(authorities) => {
                 self.link.bundles.set(&self.config.trust_domain, authorities);
@@ -92,7 +97,8 @@ impl AgentIdentity {
         let (steps, requests) = mpsc::channel(1);
         let broken = |_| ServerError::other("the attestation stream to the server broke");
         steps.send(AttestAgentRequest { step: Some(first) }).await.map_err(broken)?;
-        let failed = |status: Status| ServerError::new("node attestation", &status);
+        let what = format!("node attestation of an agent of trust domain {}", self.config.trust_domain);
+        let failed = |status: Status| ServerError::new(&what, &status);
         let mut responses = AgentClient::new(channel)
             .attest_agent(ReceiverStream::new(requests))
             .await

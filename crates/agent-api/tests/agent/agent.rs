@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use steeple_agent_api::identity::{AgentIdentity, IdentityConfig, IdentityError, TrustSource};
+use steeple_agent_api::identity::{AgentIdentity, IdentityConfig, IdentityError, TrustError, TrustSource};
 use steeple_agent_api::signing::Signing;
 use steeple_agent_api::storage::Storage;
 use steeple_agent_api::sync::{Sync, SyncConfig};
@@ -63,7 +63,7 @@ struct Trust(Option<Vec<Certificate>>);
 
 #[tonic::async_trait]
 impl TrustSource for Trust {
-    async fn bootstrap(&self) -> Result<Option<Vec<Certificate>>, String> {
+    async fn bootstrap(&self) -> Result<Option<Vec<Certificate>>, TrustError> {
         Ok(self.0.clone())
     }
 }

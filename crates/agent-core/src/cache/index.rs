@@ -46,13 +46,13 @@ pub(super) struct GroupIndex {
 
 impl GroupIndex {
     pub fn insert(&mut self, group: u64, selectors: &SelectorSet) {
-        for selector in selectors.iter() {
+        for selector in selectors {
             self.under.entry(selector.clone()).or_default().insert(group);
         }
     }
 
     pub fn remove(&mut self, group: u64, selectors: &SelectorSet) {
-        for selector in selectors.iter() {
+        for selector in selectors {
             if let Some(groups) = self.under.get_mut(selector) {
                 groups.remove(&group);
                 if groups.is_empty() {
@@ -65,7 +65,7 @@ impl GroupIndex {
     /// Every group that an entry with these selectors could reach: those under its rarest selector.
     pub fn candidates(&self, entry: &SelectorSet) -> impl Iterator<Item = u64> {
         let mut rarest: Option<&BTreeSet<u64>> = None;
-        for selector in entry.iter() {
+        for selector in entry {
             let Some(groups) = self.under.get(selector) else {
                 rarest = None;
                 break;

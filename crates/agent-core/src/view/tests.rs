@@ -72,7 +72,7 @@ proptest! {
     #[test]
     fn agrees_with_a_naive_model(messages in prop::collection::vec((0u64..20, any::<bool>(), prop::collection::vec(0u8..6, 0..4), prop::collection::vec(0u8..6, 0..3)), 0..40)) {
         let mut view = View::default();
-        let mut model: std::collections::BTreeSet<String> = Default::default();
+        let mut model = std::collections::BTreeSet::<String>::new();
         let mut newest = 0;
         for (revision, snapshot, set, gone) in messages {
             let names = |xs: &[u8]| xs.iter().map(|x| format!("e{x}")).collect::<Vec<_>>();
