@@ -161,6 +161,15 @@ fn the_command_line_wins_over_the_file() {
 }
 
 #[test]
+fn variables_are_expanded_if_asked_for() {
+    // Cargo sets this one for tests.
+    let server = "trust_domain = \"${CARGO_PKG_NAME}\"\n data_dir = \"/d\"";
+    let config = load(server, PLUGINS, &["-expandEnv"]).unwrap();
+    assert_eq!(config.trust_domain.name(), env!("CARGO_PKG_NAME"));
+    assert!(message(load(server, PLUGINS, &[])).starts_with("could not parse trust_domain \"${CARGO_PKG_NAME}\""));
+}
+
+#[test]
 fn json_is_read_like_hcl() {
     let config = text(
         r#"{"server": {"trust_domain": "example.org", "data_dir": "/d", "bind_port": 9002},

@@ -68,6 +68,7 @@ impl ServerIdentity {
         let key_type = self.ca.config().ca_key_type;
         let key = tokio::task::spawn_blocking(move || PrivateKey::generate(key_type)).await??;
         let signed = self.ca.sign_server_x509(key.public_key(), self.clock.now()).await?;
+        metrics::counter!("server_ca.sign.x509_svid").increment(1);
         let chain: Vec<Certificate> =
             signed.chain.iter().map(|der| Certificate::from_der(der)).collect::<Result<_, _>>()?;
         self.live.set(&chain, &key)?;

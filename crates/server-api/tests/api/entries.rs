@@ -48,7 +48,7 @@ async fn a_batch_gives_each_item_its_own_status_in_order() {
     let server = server().await;
     let mut client = EntryClient::new(server.local());
     let batch = vec![
-        entry("/a"),
+        types::Entry { revision_number: 9, created_at: 5, ..entry("/a") },
         types::Entry { selectors: Vec::new(), ..entry("/b") },
         entry("/a"),
         types::Entry { id: "chosen".to_owned(), ..entry("/c") },
