@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use steeple_e2e::{Deployment, NODE, Subject, Workload, uid};
+use steeple_e2e::{Deployment, NODE, Workload, uid};
 use steeple_proto::workload::{JwtsvidRequest, X509svidRequest, X509svidResponse};
 use tonic::{Status, Streaming};
 
@@ -35,10 +35,6 @@ pub fn entry_for_me(d: &Deployment, id: &str, more: &[&str]) -> Result<()> {
     d.entry(id, &format!("/{id}"), &format!("unix:uid:{}", uid()), more).map(drop)
 }
 
-pub fn is_spire(d: &Deployment) -> bool {
-    d.subject() == Subject::Spire
-}
-
 /// The parent of every entry.
 pub const PARENT: &str = NODE;
 
@@ -49,7 +45,10 @@ pub async fn x509(w: &mut Workload) -> Result<Streaming<X509svidResponse>> {
 
 /// The next message, within the patience of a poll.
 pub async fn next<T>(stream: &mut Streaming<T>) -> Result<T> {
-    tokio::time::timeout(Duration::from_secs(15), stream.message()).await.context("no message")??.context("ended")
+    tokio::time::timeout(Duration::from_secs(15), stream.message())
+        .await
+        .context("no message")??
+        .context("ended")
 }
 
 /// The status that a stream begins or ends with.

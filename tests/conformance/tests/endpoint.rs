@@ -7,15 +7,15 @@ use anyhow::{Context, Result};
 use steeple_conformance::{entitled, entry_for_me, next, refusal, stranger, x509};
 use steeple_e2e::{Deployment, Workload, connect_uds};
 use steeple_proto::workload::{
-    JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, WitBundlesRequest, WitsvidRequest, X509BundlesRequest,
-    X509svidRequest,
+    JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, WitBundlesRequest, WitsvidRequest,
+    X509BundlesRequest, X509svidRequest,
 };
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request};
+use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-use tonic_reflection::pb::v1::ServerReflectionRequest;
 
 /// The codes of all seven RPCs under this metadata.
 async fn codes(w: &mut Workload, metadata: &MetadataMap) -> Vec<(&'static str, Code)> {
@@ -32,9 +32,15 @@ async fn codes(w: &mut Workload, metadata: &MetadataMap) -> Vec<(&'static str, C
     vec![
         ("FetchX509SVID", of(w.api.fetch_x509svid(with(X509svidRequest {}, metadata)).await).await),
         ("FetchX509Bundles", of(w.api.fetch_x509_bundles(with(X509BundlesRequest {}, metadata)).await).await),
-        ("FetchJWTSVID", w.api.fetch_jwtsvid(with(jwt, metadata)).await.map_or_else(|s| s.code(), |_| Code::Ok)),
+        (
+            "FetchJWTSVID",
+            w.api.fetch_jwtsvid(with(jwt, metadata)).await.map_or_else(|s| s.code(), |_| Code::Ok),
+        ),
         ("FetchJWTBundles", of(w.api.fetch_jwt_bundles(with(JwtBundlesRequest {}, metadata)).await).await),
-        ("ValidateJWTSVID", w.api.validate_jwtsvid(with(validate, metadata)).await.map_or_else(|s| s.code(), |_| Code::Ok)),
+        (
+            "ValidateJWTSVID",
+            w.api.validate_jwtsvid(with(validate, metadata)).await.map_or_else(|s| s.code(), |_| Code::Ok),
+        ),
         ("FetchWITSVID", of(w.api.fetch_witsvid(with(WitsvidRequest::default(), metadata)).await).await),
         ("FetchWITBundles", of(w.api.fetch_wit_bundles(with(WitBundlesRequest {}, metadata)).await).await),
     ]
@@ -92,7 +98,12 @@ async fn we_07_only_exactly_that_header_is_accepted() -> Result<()> {
     let mut twice = MetadataMap::new();
     twice.append("workload.spiffe.io", MetadataValue::from_static("true"));
     twice.append("workload.spiffe.io", MetadataValue::from_static("true"));
-    assert!(codes(&mut w, &twice).await.iter().all(|(rpc, code)| *code == Code::InvalidArgument || rpc.contains("WIT")));
+    assert!(
+        codes(&mut w, &twice)
+            .await
+            .iter()
+            .all(|(rpc, code)| *code == Code::InvalidArgument || rpc.contains("WIT"))
+    );
     Ok(())
 }
 
@@ -114,9 +125,14 @@ async fn we_14_the_caller_is_known_from_the_kernel() -> Result<()> {
     let d = Deployment::builder().start_with_agent()?;
     entry_for_me(&d, "mine", &[])?;
     d.entry("theirs", "/theirs", "unix:uid:4294967", &[])?;
-    d.eventually("mine", std::time::Duration::from_secs(20), || d.agent_api(&["api", "fetch"]).code == Some(0))?;
+    d.eventually("mine", std::time::Duration::from_secs(20), || {
+        d.agent_api(&["api", "fetch"]).code == Some(0)
+    })?;
     let mut w = d.workload().await?;
-    assert_eq!(steeple_conformance::ids(&next(&mut x509(&mut w).await?).await?), ["spiffe://example.org/mine"]);
+    assert_eq!(
+        steeple_conformance::ids(&next(&mut x509(&mut w).await?).await?),
+        ["spiffe://example.org/mine"]
+    );
     Ok(())
 }
 
@@ -124,7 +140,10 @@ async fn we_14_the_caller_is_known_from_the_kernel() -> Result<()> {
 async fn we_16_a_missing_header_answers_invalid_argument() -> Result<()> {
     let (_d, mut w) = entitled().await?;
     let refused = refusal(w.api.fetch_x509svid(Request::new(X509svidRequest {})).await).await?;
-    assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, "security header missing from request"));
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::InvalidArgument, "security header missing from request")
+    );
     Ok(())
 }
 
@@ -138,7 +157,12 @@ async fn we_18_shedding_answers_unavailable() -> Result<()> {
     let mut w = d.workload().await?;
     let mut codes = Vec::new();
     for _ in 0..20 {
-        codes.push(refusal(w.api.fetch_x509svid(Workload::request(X509svidRequest {})).await).await.map(|status| status.code()).ok());
+        codes.push(
+            refusal(w.api.fetch_x509svid(Workload::request(X509svidRequest {})).await)
+                .await
+                .map(|status| status.code())
+                .ok(),
+        );
     }
     assert!(codes.contains(&Some(Code::Unavailable)), "{codes:?}");
     Ok(())
@@ -156,10 +180,16 @@ async fn we_19_a_caller_without_identity_gets_permission_denied() -> Result<()> 
 async fn services(d: &Deployment) -> Result<Vec<String>> {
     let channel = connect_uds(&d.workload_socket()).await?;
     let mut client = ServerReflectionClient::new(channel);
-    let request = ServerReflectionRequest { host: String::new(), message_request: Some(MessageRequest::ListServices(String::new())) };
-    let mut answers = client.server_reflection_info(Workload::request(tokio_stream::once(request))).await?.into_inner();
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut answers =
+        client.server_reflection_info(Workload::request(tokio_stream::once(request))).await?.into_inner();
     match answers.message().await?.context("no answer")?.message_response.context("empty")? {
-        MessageResponse::ListServicesResponse(list) => Ok(list.service.into_iter().map(|service| service.name).collect()),
+        MessageResponse::ListServicesResponse(list) => {
+            Ok(list.service.into_iter().map(|service| service.name).collect())
+        }
         other => anyhow::bail!("{other:?}"),
     }
 }
@@ -198,7 +228,8 @@ async fn wa_03_reflection_shows_exactly_the_methods_of_the_standard() -> Result<
     let mut client = ServerReflectionClient::new(channel);
     let ask = MessageRequest::FileContainingSymbol("SpiffeWorkloadAPI".into());
     let request = ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
-    let mut answers = client.server_reflection_info(Workload::request(tokio_stream::once(request))).await?.into_inner();
+    let mut answers =
+        client.server_reflection_info(Workload::request(tokio_stream::once(request))).await?.into_inner();
     let MessageResponse::FileDescriptorResponse(files) =
         answers.message().await?.context("no answer")?.message_response.context("empty")?
     else {
@@ -212,7 +243,15 @@ async fn wa_03_reflection_shows_exactly_the_methods_of_the_standard() -> Result<
         }
     }
     methods.sort();
-    let standard = ["FetchJWTBundles", "FetchJWTSVID", "FetchWITBundles", "FetchWITSVID", "FetchX509Bundles", "FetchX509SVID", "ValidateJWTSVID"];
+    let standard = [
+        "FetchJWTBundles",
+        "FetchJWTSVID",
+        "FetchWITBundles",
+        "FetchWITSVID",
+        "FetchX509Bundles",
+        "FetchX509SVID",
+        "ValidateJWTSVID",
+    ];
     assert_eq!(methods, standard);
     Ok(())
 }

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use steeple_conformance::{PARENT, entitled, entry_for_me, ids, is_spire, jwt, next, refusal, stranger, x509};
+use steeple_conformance::{PARENT, entitled, entry_for_me, ids, jwt, next, refusal, stranger, x509};
 use steeple_e2e::{Deployment, Workload, uid};
 use steeple_proto::workload::{
-    JwtBundlesRequest, ValidateJwtsvidRequest, WitBundlesRequest, WitsvidRequest, X509BundlesRequest, X509svidRequest,
+    JwtBundlesRequest, ValidateJwtsvidRequest, WitBundlesRequest, WitsvidRequest, X509BundlesRequest,
+    X509svidRequest,
 };
 use steeple_spiffe::PrivateKey;
 use steeple_spiffe::x509::Certificate;
@@ -65,7 +66,10 @@ async fn wa_06_every_message_is_the_complete_state() -> Result<()> {
     entry_for_me(&d, "3", &[])?;
     loop {
         let message = next(&mut stream).await?;
-        assert!(ids(&message).contains(&"spiffe://example.org/one"), "a message left out what did not change");
+        assert!(
+            ids(&message).contains(&"spiffe://example.org/one"),
+            "a message left out what did not change"
+        );
         if message.svids.len() == 3 {
             return Ok(());
         }
@@ -109,7 +113,10 @@ async fn wa_12_a_mandatory_field_left_out_answers_invalid_argument() -> Result<(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wa_20_one_svid_for_each_identity() -> Result<()> {
     let (_d, mut w) = entitled().await?;
-    assert_eq!(ids(&next(&mut x509(&mut w).await?).await?), ["spiffe://example.org/one", "spiffe://example.org/two"]);
+    assert_eq!(
+        ids(&next(&mut x509(&mut w).await?).await?),
+        ["spiffe://example.org/one", "spiffe://example.org/two"]
+    );
     Ok(())
 }
 
@@ -128,7 +135,7 @@ async fn wa_22_everything_is_der() -> Result<()> {
     let (_d, mut w) = entitled().await?;
     for svid in next(&mut x509(&mut w).await?).await?.svids {
         let chain = Certificate::many_from_der(&svid.x509_svid)?;
-        assert_eq!(chain[0].uri_sans(), [svid.spiffe_id.clone()], "leaf first");
+        assert_eq!(chain[0].uri_sans(), std::slice::from_ref(&svid.spiffe_id), "leaf first");
         let key = PrivateKey::from_pkcs8_der(&svid.x509_svid_key)?;
         assert_eq!(key.public_key(), chain[0].public_key(), "the key of the leaf");
         assert!(Certificate::many_from_der(&svid.bundle)?.iter().all(Certificate::is_ca));
@@ -147,9 +154,13 @@ async fn wa_24_hints_are_unique() -> Result<()> {
     while !ids(&message).contains(&"spiffe://example.org/5") {
         message = next(&mut stream).await?;
     }
-    let hints: Vec<_> = message.svids.iter().map(|svid| svid.hint.as_str()).filter(|hint| !hint.is_empty()).collect();
+    let hints: Vec<_> =
+        message.svids.iter().map(|svid| svid.hint.as_str()).filter(|hint| !hint.is_empty()).collect();
     assert_eq!(hints.iter().collect::<BTreeSet<_>>().len(), hints.len(), "{hints:?}");
-    assert!(ids(&message).contains(&"spiffe://example.org/one") && !ids(&message).contains(&"spiffe://example.org/3"));
+    assert!(
+        ids(&message).contains(&"spiffe://example.org/one")
+            && !ids(&message).contains(&"spiffe://example.org/3")
+    );
     Ok(())
 }
 
@@ -164,7 +175,10 @@ async fn wa_26_no_entitlement_answers_permission_denied() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wa_28_x509_bundles_include_the_own_trust_domain() -> Result<()> {
     let (d, mut w) = entitled().await?;
-    let bundles = next(&mut w.api.fetch_x509_bundles(Workload::request(X509BundlesRequest {})).await?.into_inner()).await?.bundles;
+    let bundles =
+        next(&mut w.api.fetch_x509_bundles(Workload::request(X509BundlesRequest {})).await?.into_inner())
+            .await?
+            .bundles;
     let shown = Certificate::from_pem(&d.server_ok(&["bundle", "show"])?)?;
     assert_eq!(Certificate::many_from_der(bundles.get(OWN).context("own missing")?)?, shown);
     Ok(())
@@ -181,8 +195,12 @@ async fn wa_29_no_entitlement_to_bundles_answers_permission_denied() -> Result<(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wa_31_bundles_are_keyed_by_trust_domain_id() -> Result<()> {
     let (_d, mut w) = entitled().await?;
-    let x509 = next(&mut w.api.fetch_x509_bundles(Workload::request(X509BundlesRequest {})).await?.into_inner()).await?;
-    let jwts = next(&mut w.api.fetch_jwt_bundles(Workload::request(JwtBundlesRequest {})).await?.into_inner()).await?;
+    let x509 =
+        next(&mut w.api.fetch_x509_bundles(Workload::request(X509BundlesRequest {})).await?.into_inner())
+            .await?;
+    let jwts =
+        next(&mut w.api.fetch_jwt_bundles(Workload::request(JwtBundlesRequest {})).await?.into_inner())
+            .await?;
     assert!(x509.bundles.keys().chain(jwts.bundles.keys()).all(|key| key.starts_with("spiffe://")));
     Ok(())
 }
@@ -201,7 +219,10 @@ async fn wa_40_the_audience_is_the_tokens_aud() -> Result<()> {
 async fn wa_41_without_a_spiffe_id_all_identities_answer() -> Result<()> {
     let (_d, mut w) = entitled().await?;
     let svids = w.api.fetch_jwtsvid(jwt(&["a"], "")).await?.into_inner().svids;
-    assert_eq!(svids.iter().map(|s| s.spiffe_id.as_str()).collect::<Vec<_>>(), ["spiffe://example.org/one", "spiffe://example.org/two"]);
+    assert_eq!(
+        svids.iter().map(|s| s.spiffe_id.as_str()).collect::<Vec<_>>(),
+        ["spiffe://example.org/one", "spiffe://example.org/two"]
+    );
     Ok(())
 }
 
@@ -218,7 +239,10 @@ async fn wa_42_with_a_spiffe_id_only_that_one() -> Result<()> {
 async fn wa_43_jwt_svids_have_their_mandatory_fields() -> Result<()> {
     let (_d, mut w) = entitled().await?;
     let svids = w.api.fetch_jwtsvid(jwt(&["a"], "")).await?.into_inner().svids;
-    assert!(!svids.is_empty() && svids.iter().all(|svid| !svid.spiffe_id.is_empty() && svid.svid.split('.').count() == 3));
+    assert!(
+        !svids.is_empty()
+            && svids.iter().all(|svid| !svid.spiffe_id.is_empty() && svid.svid.split('.').count() == 3)
+    );
     Ok(())
 }
 
@@ -227,7 +251,9 @@ async fn wa_44_hints_of_jwt_svids_are_unique() -> Result<()> {
     let (d, mut w) = entitled().await?;
     entry_for_me(&d, "3", &["-hint", "internal"])?;
     entry_for_me(&d, "4", &[])?;
-    d.eventually("the last entry", Duration::from_secs(20), || d.agent_api(&["api", "fetch"]).stdout.contains("org/4"))?;
+    d.eventually("the last entry", Duration::from_secs(20), || {
+        d.agent_api(&["api", "fetch"]).stdout.contains("org/4")
+    })?;
     let svids = w.api.fetch_jwtsvid(jwt(&["a"], "")).await?.into_inner().svids;
     let hints: Vec<_> = svids.iter().map(|svid| svid.hint.as_str()).filter(|hint| !hint.is_empty()).collect();
     assert_eq!(hints, ["internal", "external"]);
@@ -237,9 +263,17 @@ async fn wa_44_hints_of_jwt_svids_are_unique() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wa_45_not_entitled_to_a_jwt_svid_answers_permission_denied() -> Result<()> {
     let (_d, mut w) = stranger().await?;
-    assert_eq!(w.api.fetch_jwtsvid(jwt(&["a"], "")).await.err().context("got one")?.code(), Code::PermissionDenied);
+    assert_eq!(
+        w.api.fetch_jwtsvid(jwt(&["a"], "")).await.err().context("got one")?.code(),
+        Code::PermissionDenied
+    );
     let (_d, mut w) = entitled().await?;
-    let other = w.api.fetch_jwtsvid(jwt(&["a"], "spiffe://example.org/other")).await.err().context("got another's")?;
+    let other = w
+        .api
+        .fetch_jwtsvid(jwt(&["a"], "spiffe://example.org/other"))
+        .await
+        .err()
+        .context("got another's")?;
     assert_eq!(other.code(), Code::PermissionDenied);
     Ok(())
 }
@@ -247,7 +281,10 @@ async fn wa_45_not_entitled_to_a_jwt_svid_answers_permission_denied() -> Result<
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wa_46_jwt_bundles_include_the_own_trust_domain() -> Result<()> {
     let (_d, mut w) = entitled().await?;
-    let bundles = next(&mut w.api.fetch_jwt_bundles(Workload::request(JwtBundlesRequest {})).await?.into_inner()).await?.bundles;
+    let bundles =
+        next(&mut w.api.fetch_jwt_bundles(Workload::request(JwtBundlesRequest {})).await?.into_inner())
+            .await?
+            .bundles;
     let own: Value = serde_json::from_slice(bundles.get(OWN).context("own missing")?)?;
     let token = w.api.fetch_jwtsvid(jwt(&["a"], "")).await?.into_inner().svids.remove(0).svid;
     let header: Value = serde_json::from_slice(&base64url(token.split('.').next().unwrap_or_default())?)?;
@@ -259,10 +296,17 @@ async fn wa_46_jwt_bundles_include_the_own_trust_domain() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wa_47_jwt_bundles_are_plain_jwk_sets_of_jwt_keys() -> Result<()> {
     let (_d, mut w) = entitled().await?;
-    let bundles = next(&mut w.api.fetch_jwt_bundles(Workload::request(JwtBundlesRequest {})).await?.into_inner()).await?.bundles;
+    let bundles =
+        next(&mut w.api.fetch_jwt_bundles(Workload::request(JwtBundlesRequest {})).await?.into_inner())
+            .await?
+            .bundles;
     for bundle in bundles.values() {
         let bundle: Value = serde_json::from_slice(bundle)?;
-        assert_eq!(bundle.as_object().context("no object")?.keys().collect::<Vec<_>>(), ["keys"], "no SPIFFE extras");
+        assert_eq!(
+            bundle.as_object().context("no object")?.keys().collect::<Vec<_>>(),
+            ["keys"],
+            "no SPIFFE extras"
+        );
         for key in bundle["keys"].as_array().context("no keys")? {
             assert!(key.get("x5c").is_none() && key["kid"].is_string(), "{key}");
         }
@@ -292,11 +336,16 @@ async fn wa_50_validation_applies_the_rules_of_jwt_svids() -> Result<()> {
         ("a changed signature", "a", format!("{}.{}.{signature}", parts[0], parts[1])),
         ("no signature", "a", format!("{}.{}.", parts[0], parts[1])),
         ("alg none", "a", format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{}.", parts[1])),
-        ("alg HS256", "a", format!("eyJhbGciOiJIUzI1NiIsImtpZCI6IngiLCJ0eXAiOiJKV1QifQ.{}.{}", parts[1], parts[2])),
+        (
+            "alg HS256",
+            "a",
+            format!("eyJhbGciOiJIUzI1NiIsImtpZCI6IngiLCJ0eXAiOiJKV1QifQ.{}.{}", parts[1], parts[2]),
+        ),
         ("no token at all", "a", "garbage".to_owned()),
         ("two parts", "a", format!("{}.{}", parts[0], parts[1])),
     ] {
-        let refused = w.api.validate_jwtsvid(validate(audience, &bad)).await.err().with_context(|| what.to_owned())?;
+        let refused =
+            w.api.validate_jwtsvid(validate(audience, &bad)).await.err().with_context(|| what.to_owned())?;
         assert_eq!(refused.code(), Code::InvalidArgument, "{what}: {refused:?}");
     }
     Ok(())
@@ -319,7 +368,10 @@ async fn wa_51_claims_hold_the_payload() -> Result<()> {
 async fn wa_52_validation_needs_both_fields() -> Result<()> {
     let (_d, mut w) = entitled().await?;
     let no_audience = w.api.validate_jwtsvid(validate("", "x")).await.err().context("accepted")?;
-    assert_eq!((no_audience.code(), no_audience.message()), (Code::InvalidArgument, "audience must be specified"));
+    assert_eq!(
+        (no_audience.code(), no_audience.message()),
+        (Code::InvalidArgument, "audience must be specified")
+    );
     let no_svid = w.api.validate_jwtsvid(validate("a", "")).await.err().context("accepted")?;
     assert_eq!((no_svid.code(), no_svid.message()), (Code::InvalidArgument, "svid must be specified"));
     Ok(())
@@ -354,12 +406,16 @@ async fn wa_73_entitlement_is_checked_again_before_each_push() -> Result<()> {
     let mut bundles = w.api.fetch_x509_bundles(Workload::request(X509BundlesRequest {})).await?.into_inner();
     next(&mut bundles).await?;
     d.server_ok(&["entry", "delete", "-entryID", "only"])?;
-    let gone = tokio::time::timeout(Duration::from_secs(15), stream.message()).await?.err().context("still entitled")?;
+    let gone = tokio::time::timeout(Duration::from_secs(15), stream.message())
+        .await?
+        .err()
+        .context("still entitled")?;
     assert_eq!(gone.code(), Code::PermissionDenied);
-    if !is_spire(&d) {
-        let gone = tokio::time::timeout(Duration::from_secs(15), bundles.message()).await?.err().context("bundles go on")?;
-        assert_eq!(gone.code(), Code::PermissionDenied);
-    }
+    let gone = tokio::time::timeout(Duration::from_secs(15), bundles.message())
+        .await?
+        .err()
+        .context("bundles go on")?;
+    assert_eq!(gone.code(), Code::PermissionDenied);
     assert!(d.server_ok(&["entry", "count", "-parentID", PARENT])?.starts_with("0 "));
     Ok(())
 }

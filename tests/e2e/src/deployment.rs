@@ -27,6 +27,7 @@ pub struct Ran {
 
 /// Lines of configuration besides those every test needs.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct DeploymentBuilder {
     server_options: String,
     server_blocks: String,
@@ -143,7 +144,8 @@ impl DeploymentBuilder {
             std::fs::create_dir(dir.path().join(name))?;
         }
         Command::new("chmod").arg("755").arg(dir.path()).status()?;
-        let deployment = Deployment { dir, bin, port: free_port()?, builder: self, server: None, agent: None };
+        let deployment =
+            Deployment { dir, bin, port: free_port()?, builder: self, server: None, agent: None };
         deployment.write_config()?;
         Ok(deployment)
     }
@@ -174,10 +176,22 @@ impl Deployment {
         self.path("server.sock")
     }
 
-    /// Told by `--version`: SPIRE prints a bare version.
+    /// Steeple only if both programs are: for what takes the two of them.
     pub fn subject(&self) -> Subject {
-        let ran = self.run("spire-server", &["--version"]);
-        if format!("{}{}", ran.stdout, ran.stderr).to_lowercase().contains("steeple") { Subject::Steeple } else { Subject::Spire }
+        match (self.subject_of("spire-server"), self.subject_of("spire-agent")) {
+            (Subject::Steeple, Subject::Steeple) => Subject::Steeple,
+            _ => Subject::Spire,
+        }
+    }
+
+    /// Told by `--version`: SPIRE prints a bare version. A folder may mix the two.
+    pub fn subject_of(&self, program: &str) -> Subject {
+        let ran = self.run(program, &["--version"]);
+        if format!("{}{}", ran.stdout, ran.stderr).to_lowercase().contains("steeple") {
+            Subject::Steeple
+        } else {
+            Subject::Spire
+        }
     }
 
     pub fn program(&self, name: &str) -> PathBuf {
@@ -295,7 +309,12 @@ plugins {{
 
     /// Runs a program under test to its end.
     pub fn run(&self, program: &str, args: &[&str]) -> Ran {
-        match Command::new(self.program(program)).args(args).stdin(Stdio::null()).current_dir(self.dir.path()).output() {
+        match Command::new(self.program(program))
+            .args(args)
+            .stdin(Stdio::null())
+            .current_dir(self.dir.path())
+            .output()
+        {
             Ok(output) => Ran {
                 code: output.status.code(),
                 stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -333,7 +352,18 @@ plugins {{
     /// Registers a workload under [`NODE`]; prints nothing, returns the entry id.
     pub fn entry(&self, id: &str, path: &str, selector: &str, more: &[&str]) -> Result<String> {
         let spiffe_id = format!("spiffe://{TRUST_DOMAIN}{path}");
-        let mut args = vec!["entry", "create", "-entryID", id, "-spiffeID", &spiffe_id, "-parentID", NODE, "-selector", selector];
+        let mut args = vec![
+            "entry",
+            "create",
+            "-entryID",
+            id,
+            "-spiffeID",
+            &spiffe_id,
+            "-parentID",
+            NODE,
+            "-selector",
+            selector,
+        ];
         args.extend(more);
         self.server_ok(&args)?;
         Ok(id.to_owned())

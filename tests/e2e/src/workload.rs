@@ -17,7 +17,9 @@ pub struct Workload {
 
 impl Workload {
     pub async fn connect(socket: &Path) -> Result<Self> {
-        Ok(Self { api: SpiffeWorkloadApiClient::new(connect_uds(socket).await?).max_decoding_message_size(64 << 20) })
+        Ok(Self {
+            api: SpiffeWorkloadApiClient::new(connect_uds(socket).await?).max_decoding_message_size(64 << 20),
+        })
     }
 
     /// A request with the security header (SPIFFE_Workload_Endpoint §3).

@@ -49,7 +49,7 @@ fn an_agent_of_another_trust_domain_does_not_come_up() -> Result<()> {
     let d = Deployment::builder().start()?;
     let token = d.join_token()?;
     let log = must_end(&d, &["-joinToken", &token, "-trustDomain", "other.test"])?;
-    if d.subject() == Subject::Steeple {
+    if d.subject_of("spire-agent") == Subject::Steeple {
         assert!(log.contains("other.test") && log.contains("example.org"), "says both trust domains: {log}");
     }
     Ok(())
@@ -75,8 +75,12 @@ fn a_server_of_another_trust_domain_is_not_talked_to() -> Result<()> {
 fn insecure_bootstrap_still_wants_the_right_server() -> Result<()> {
     let mut d = Deployment::builder().start()?;
     let config = std::fs::read_to_string(d.path("agent.conf"))?;
-    let config = config.lines().filter(|line| !line.contains("trust_bundle_path")).collect::<Vec<_>>().join("\n");
-    std::fs::write(d.path("agent.conf"), config.replace("agent {\n", "agent {\n  insecure_bootstrap = true\n"))?;
+    let config =
+        config.lines().filter(|line| !line.contains("trust_bundle_path")).collect::<Vec<_>>().join("\n");
+    std::fs::write(
+        d.path("agent.conf"),
+        config.replace("agent {\n", "agent {\n  insecure_bootstrap = true\n"),
+    )?;
     d.start_agent()?;
     assert!(d.server_ok(&["agent", "count"])?.starts_with("1 "));
     Ok(())
@@ -94,7 +98,9 @@ fn an_agent_comes_back_without_a_token() -> Result<()> {
             agent.kill();
         }
         d.start_agent_with(&[])?;
-        d.eventually("identity after restart", Duration::from_secs(20), || d.agent_api(&["api", "fetch"]).code == Some(0))?;
+        d.eventually("identity after restart", Duration::from_secs(20), || {
+            d.agent_api(&["api", "fetch"]).code == Some(0)
+        })?;
     }
     assert!(d.server_ok(&["agent", "count"])?.starts_with("1 "), "attested again");
     Ok(())
@@ -106,10 +112,12 @@ fn a_banned_agent_stops_and_an_evicted_one_may_not_go_on() -> Result<()> {
         let mut d = Deployment::builder().disk_keys().start_with_agent()?;
         let listed = d.server_ok(&["agent", "list", "-output", "json"])?;
         let listed: serde_json::Value = serde_json::from_str(&listed)?;
-        let id = format!("spiffe://example.org{}", listed["agents"][0]["id"]["path"].as_str().context("no path")?);
+        let id =
+            format!("spiffe://example.org{}", listed["agents"][0]["id"]["path"].as_str().context("no path")?);
         d.server_ok(&["agent", verb, "-spiffeID", &id])?;
         let agent = d.agent.as_mut().context("no agent")?;
-        let status = agent.wait(Duration::from_secs(30)).with_context(|| format!("{verb}: the agent goes on"))?;
+        let status =
+            agent.wait(Duration::from_secs(30)).with_context(|| format!("{verb}: the agent goes on"))?;
         assert!(!status.success(), "{verb}: join_token agents cannot attest again");
         let mut again = d.spawn_agent(&[])?;
         assert!(!again.wait(Duration::from_secs(75))?.success(), "{verb}: it came back");

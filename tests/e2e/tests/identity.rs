@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use steeple_e2e::{Deployment, Subject, Workload};
 use steeple_proto::workload::{
-    JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, X509BundlesRequest, X509svidRequest, X509svidResponse,
+    JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, X509BundlesRequest, X509svidRequest,
+    X509svidResponse,
 };
 use steeple_spiffe::x509::Certificate;
 use tokio::time::timeout;
@@ -39,7 +40,9 @@ async fn a_process_gets_both_kinds_of_svid_and_they_verify() -> Result<()> {
     let mut w = d.workload().await?;
     // SPIRE refuses at once until its agent has polled; Steeple waits for the entry.
     if d.subject() == Subject::Spire {
-        d.eventually("entry reaches the agent", Duration::from_secs(20), || d.agent_api(&["api", "fetch"]).code == Some(0))?;
+        d.eventually("entry reaches the agent", Duration::from_secs(20), || {
+            d.agent_api(&["api", "fetch"]).code == Some(0)
+        })?;
     }
     let mut stream = w.api.fetch_x509svid(Workload::request(X509svidRequest {})).await?.into_inner();
     let got = next(&mut stream).await?;
@@ -56,9 +59,21 @@ async fn a_process_gets_both_kinds_of_svid_and_they_verify() -> Result<()> {
     let valid = w.api.validate_jwtsvid(Workload::request(request)).await?.into_inner();
     assert_eq!(valid.spiffe_id, "spiffe://example.org/me");
 
-    let bundles = w.api.fetch_x509_bundles(Workload::request(X509BundlesRequest {})).await?.into_inner().message().await?;
+    let bundles = w
+        .api
+        .fetch_x509_bundles(Workload::request(X509BundlesRequest {}))
+        .await?
+        .into_inner()
+        .message()
+        .await?;
     assert!(bundles.context("no bundles")?.bundles.contains_key("spiffe://example.org"));
-    let bundles = w.api.fetch_jwt_bundles(Workload::request(JwtBundlesRequest {})).await?.into_inner().message().await?;
+    let bundles = w
+        .api
+        .fetch_jwt_bundles(Workload::request(JwtBundlesRequest {}))
+        .await?
+        .into_inner()
+        .message()
+        .await?;
     assert!(bundles.context("no bundles")?.bundles.contains_key("spiffe://example.org"));
     Ok(())
 }
@@ -67,7 +82,9 @@ async fn a_process_gets_both_kinds_of_svid_and_they_verify() -> Result<()> {
 async fn an_open_stream_follows_creates_updates_and_deletes() -> Result<()> {
     let d = Deployment::builder().start_with_agent()?;
     d.entry_for_me("a", "/a")?;
-    d.eventually("first identity", Duration::from_secs(20), || d.agent_api(&["api", "fetch"]).code == Some(0))?;
+    d.eventually("first identity", Duration::from_secs(20), || {
+        d.agent_api(&["api", "fetch"]).code == Some(0)
+    })?;
     let mut w = d.workload().await?;
     let mut stream = w.api.fetch_x509svid(Workload::request(X509svidRequest {})).await?.into_inner();
     assert_eq!(ids(&next(&mut stream).await?), ["spiffe://example.org/a"]);
@@ -79,7 +96,16 @@ async fn an_open_stream_follows_creates_updates_and_deletes() -> Result<()> {
         assert!(begin.elapsed() < Duration::from_secs(2), "pushed, not polled: {:?}", begin.elapsed());
     }
     let me = format!("unix:uid:{}", steeple_e2e::uid());
-    let update = ["entry", "update", "-entryID", "b", "-spiffeID", "spiffe://example.org/b2", "-parentID", steeple_e2e::NODE];
+    let update = [
+        "entry",
+        "update",
+        "-entryID",
+        "b",
+        "-spiffeID",
+        "spiffe://example.org/b2",
+        "-parentID",
+        steeple_e2e::NODE,
+    ];
     d.server_ok(&[&update[..], &["-selector", &me]].concat())?;
     until(&mut stream, &["spiffe://example.org/a", "spiffe://example.org/b2"]).await?;
     d.server_ok(&["entry", "delete", "-entryID", "b"])?;
@@ -150,7 +176,8 @@ async fn identities_parented_to_a_workload_entry_reach_the_agent() -> Result<()>
     let d = Deployment::builder().start_with_agent()?;
     d.entry("operator", "/operator", "unix:uid:4294967", &[])?;
     let me = format!("unix:uid:{}", steeple_e2e::uid());
-    let create = ["entry", "create", "-entryID", "deep", "-spiffeID", "spiffe://example.org/identity/1", "-parentID"];
+    let create =
+        ["entry", "create", "-entryID", "deep", "-spiffeID", "spiffe://example.org/identity/1", "-parentID"];
     d.server_ok(&[&create[..], &["spiffe://example.org/operator", "-selector", &me]].concat())?;
     d.eventually("the descendant's identity", Duration::from_secs(20), || {
         d.agent_api(&["api", "fetch"]).stdout.contains("spiffe://example.org/identity/1")

@@ -12,16 +12,38 @@ use steeple_e2e::{Deployment, NODE, Subject};
 #[test]
 fn spiffe_ids_and_selectors_at_and_past_their_limits() -> Result<()> {
     let d = Deployment::builder().start_with_agent()?;
-    let steeple = d.subject() == Subject::Steeple;
+    let steeple = d.subject_of("spire-server") == Subject::Steeple;
     // SPIFFE-ID §2.3: 2048 bytes work end to end. SPIRE's column and ours take 255 in the database of other engines,
     // SQLite takes all.
     let prefix = "spiffe://example.org/";
     let longest = format!("{prefix}{}", "a".repeat(2048 - prefix.len()));
     let me = format!("unix:uid:{}", steeple_e2e::uid());
-    d.server_ok(&["entry", "create", "-entryID", "long", "-spiffeID", &longest, "-parentID", NODE, "-selector", &me])?;
-    d.eventually("2048 bytes end to end", Duration::from_secs(20), || d.agent_api(&["api", "fetch"]).stdout.contains(&longest))?;
+    d.server_ok(&[
+        "entry",
+        "create",
+        "-entryID",
+        "long",
+        "-spiffeID",
+        &longest,
+        "-parentID",
+        NODE,
+        "-selector",
+        &me,
+    ])?;
+    d.eventually("2048 bytes end to end", Duration::from_secs(20), || {
+        d.agent_api(&["api", "fetch"]).stdout.contains(&longest)
+    })?;
     if steeple {
-        let past = d.server(&["entry", "create", "-spiffeID", &format!("{longest}a"), "-parentID", NODE, "-selector", &me]);
+        let past = d.server(&[
+            "entry",
+            "create",
+            "-spiffeID",
+            &format!("{longest}a"),
+            "-parentID",
+            NODE,
+            "-selector",
+            &me,
+        ]);
         assert_eq!(past.code, Some(1), "ID-17: never more than 2048: {past:?}");
     }
     let ok_id = "i".repeat(255);
@@ -29,7 +51,10 @@ fn spiffe_ids_and_selectors_at_and_past_their_limits() -> Result<()> {
     assert!(d.entry(&"i".repeat(256), "/x2", "unix:uid:7", &[]).is_err(), "entry ids end at 255");
     assert!(d.entry("bad id", "/x2", "unix:uid:7", &[]).is_err());
     d.entry("hint", "/x3", "unix:uid:7", &["-hint", &"h".repeat(1024)])?;
-    assert!(d.entry("hint2", "/x4", "unix:uid:7", &["-hint", &"h".repeat(1025)]).is_err(), "hints end at 1024");
+    assert!(
+        d.entry("hint2", "/x4", "unix:uid:7", &["-hint", &"h".repeat(1025)]).is_err(),
+        "hints end at 1024"
+    );
     assert!(d.entry("sel", "/x5", ":value", &[]).is_err(), "a selector has a type");
     assert!(d.entry("sel", "/x5", "unix:", &[]).is_err(), "and a value");
     d.entry("sel", "/x5", "unix:path:/a:b:c", &[])?;
@@ -39,11 +64,19 @@ fn spiffe_ids_and_selectors_at_and_past_their_limits() -> Result<()> {
 #[test]
 fn ten_thousand_idle_connections_of_one_user_do_not_stop_the_others() -> Result<()> {
     let d = Deployment::builder().start_with_agent()?;
+    if d.subject_of("spire-agent") == Subject::Spire {
+        return Ok(()); // docs/differences.md: two files for each connection, no limit per user
+    }
     let other = 65534_u32;
     d.entry("other", "/other", &format!("unix:uid:{other}"), &[])?;
     let fetch_as_other = || {
         let mut command = Command::new(d.program("spire-agent"));
-        command.args(["api", "fetch", "-socketPath"]).arg(d.workload_socket()).uid(other).gid(other).current_dir("/");
+        command
+            .args(["api", "fetch", "-socketPath"])
+            .arg(d.workload_socket())
+            .uid(other)
+            .gid(other)
+            .current_dir("/");
         command.output().is_ok_and(|output| output.status.success())
     };
     d.eventually("identity", Duration::from_secs(20), fetch_as_other)?;
@@ -60,9 +93,7 @@ fn ten_thousand_idle_connections_of_one_user_do_not_stop_the_others() -> Result<
     d.eventually("the agent still serves another user", Duration::from_secs(10), fetch_as_other)?;
     let after = d.agent.as_ref().and_then(steeple_e2e::Daemon::rss_kib).unwrap_or(0);
     println!("agent RSS: {before} KiB before, {after} KiB with {} idle connections", idle.len());
-    if d.subject() == Subject::Steeple {
-        assert!(after < before + 200 * 1024, "{before} → {after} KiB");
-    }
+    assert!(after < before + 200 * 1024, "{before} → {after} KiB");
     drop(idle);
     d.eventually("and after they left", Duration::from_secs(10), fetch_as_other)
 }
