@@ -1,11 +1,13 @@
 //! X.509-SVIDs and JWT-SVIDs from the server.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::future::{BoxFuture, Shared, WeakShared};
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use steeple_agent_core::batch::BatchSize;
 use steeple_agent_core::cache::{Priority, Svid};
 use steeple_agent_core::jwt_cache::{Found, JwtKey, Token};
@@ -31,7 +33,11 @@ pub struct Signing {
     key_type: KeyType,
     /// How long a cached JWT-SVID past its half-life waits for its successor (`jwt_svid_cache_hit_timeout`).
     cache_hit_timeout: Duration,
+    flights: Mutex<HashMap<JwtKey, WeakShared<BoxFuture<'static, Fetched>>>>,
 }
+
+type Fetched = Result<Arc<Token>, Arc<ServerError>>;
+type Flight = Shared<BoxFuture<'static, Fetched>>;
 
 /// Batches under way: one that nobody waits for, and up to three that somebody does.
 const MAX_CALLS: usize = 4;
@@ -47,7 +53,13 @@ impl Signing {
         key_type: KeyType,
         cache_hit_timeout: Option<Duration>,
     ) -> Self {
-        Self { state, link, key_type, cache_hit_timeout: cache_hit_timeout.unwrap_or(RPC_TIMEOUT) }
+        Self {
+            state,
+            link,
+            key_type,
+            cache_hit_timeout: cache_hit_timeout.unwrap_or(RPC_TIMEOUT),
+            flights: Mutex::default(),
+        }
     }
 
     /// Signs whatever the cache asks for, as soon as it asks.
@@ -167,43 +179,77 @@ impl Signing {
     }
 
     /// A JWT-SVID for `audience`, cached or new.
-    pub(crate) async fn jwt(&self, entry: &Entry, audience: &[String]) -> Result<Arc<Token>, ServerError> {
+    pub(crate) async fn jwt(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        audience: &[String],
+    ) -> Result<Arc<Token>, Arc<ServerError>> {
         let key = JwtKey::new(entry.spiffe_id.clone(), audience.to_vec());
-        // Each token with a jti must be a fresh one.
-        let cached = !entry.jwt_svid_include_jti;
-        let ageing = match if cached { self.state.jwt().find(&key, self.state.now()) } else { Found::Nothing }
-        {
+        if entry.jwt_svid_include_jti {
+            // Each of these tokens must be a fresh one.
+            return self.clone().new_jwt(entry.clone(), audience.to_vec(), true).await.map_err(Arc::new);
+        }
+        let found = self.state.jwt().find(&key, self.state.now());
+        let ageing = match found {
             Found::Fresh(token) => return Ok(token),
             Found::Ageing(token) => Some(token),
             Found::Nothing => None,
         };
         let patience = if ageing.is_some() { self.cache_hit_timeout } else { RPC_TIMEOUT };
-        let fetched = tokio::time::timeout(patience, self.new_jwt(entry, audience, ageing.is_none())).await;
-        match (fetched.unwrap_or_else(|_| Err(ServerError::timed_out("signing a JWT-SVID"))), ageing) {
-            (Ok(token), _) => {
-                if cached {
-                    let mut cache = self.state.jwt();
-                    cache.insert(key, token.clone());
-                    metrics::gauge!("jwt_svid_cache_size").set(cache.len() as f64);
-                }
-                Ok(token)
-            }
+        let fetching = self.fetching(&key, entry, audience, ageing.is_none());
+        let fetched = tokio::time::timeout(patience, fetching).await;
+        let late = || Err(Arc::new(ServerError::timed_out("signing a JWT-SVID")));
+        match (fetched.unwrap_or_else(|_| late()), ageing) {
             (Err(error), Some(token)) => {
-                tracing::warn!(subsystem_name = "manager", spiffe_id = %entry.spiffe_id, error = %error, "Unable to renew JWT; returning cached copy");
+                tracing::warn!(
+                    subsystem_name = "manager",
+                    spiffe_id = %entry.spiffe_id,
+                    error = %error,
+                    "Unable to renew JWT; returning cached copy"
+                );
                 Ok(token)
             }
-            (Err(error), None) => Err(error),
+            (fetched, _) => fetched,
         }
     }
 
-    async fn new_jwt(
-        &self,
-        entry: &Entry,
+    /// One call at a time for each token, shared by all who wait for it.
+    fn fetching(
+        self: &Arc<Self>,
+        key: &JwtKey,
+        entry: &Arc<Entry>,
         audience: &[String],
+        retry: bool,
+    ) -> Flight {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(key).and_then(WeakShared::upgrade) {
+            return flight;
+        }
+        flights.retain(|_, flight| flight.upgrade().is_some());
+        let (this, key_of_flight) = (self.clone(), key.clone());
+        let (entry, audience) = (entry.clone(), audience.to_vec());
+        let flight = async move {
+            let token = this.clone().new_jwt(entry, audience, retry).await.map_err(Arc::new)?;
+            let mut cache = this.state.jwt();
+            cache.insert(key_of_flight, token.clone());
+            metrics::gauge!("jwt_svid_cache_size").set(cache.len() as f64);
+            Ok(token)
+        };
+        let flight = flight.boxed().shared();
+        if let Some(weak) = flight.downgrade() {
+            flights.insert(key.clone(), weak);
+        }
+        flight
+    }
+
+    async fn new_jwt(
+        self: Arc<Self>,
+        entry: Arc<Entry>,
+        audience: Vec<String>,
         retry: bool,
     ) -> Result<Arc<Token>, ServerError> {
         loop {
-            let request = NewJwtsvidRequest { entry_id: entry.id.to_string(), audience: audience.to_vec() };
+            let request = NewJwtsvidRequest { entry_id: entry.id.to_string(), audience: audience.clone() };
             let error = match timed("signing a JWT-SVID", self.link.svid().new_jwtsvid(request)).await {
                 Ok(response) => {
                     let svid =

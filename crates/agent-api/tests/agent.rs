@@ -225,6 +225,19 @@ async fn jwts_are_cached_until_half_life_and_served_while_the_server_is_away() {
     let status = workload.client.validate_jwtsvid(request(wrong)).await.unwrap_err();
     assert_eq!(status.message(), "expected audience in [\"c\"] (audience=[\"b\" \"a\"])");
 
+    let many = futures::future::join_all((0..50).map(|_| {
+        let mut client = workload.client.clone();
+        async move {
+            let audience = vec!["many".to_owned()];
+            client
+                .fetch_jwtsvid(request(JwtsvidRequest { audience, spiffe_id: String::new() }))
+                .await
+                .unwrap()
+        }
+    }));
+    assert_eq!(many.await.len(), 50);
+    assert_eq!(server.jwts.load(Ordering::SeqCst), 2, "those who wait for one token share one call");
+
     clock.advance(Duration::from_secs(160));
     server.signing.store(false, Ordering::SeqCst);
     let aged = workload.client.fetch_jwtsvid(ask()).await.unwrap().into_inner();
