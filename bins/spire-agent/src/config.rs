@@ -23,13 +23,14 @@ use steeple_runtime::health::HealthConfig;
 use steeple_runtime::logs::LogConfig;
 use steeple_runtime::metrics::MetricsConfig;
 use steeple_spiffe::{KeyType, TrustDomain};
+use zeroize::Zeroizing;
 
 pub use flags::RunFlags;
 pub use plugins::KeyManagerConfig;
 pub use trust::{BundleFormat, TrustConfig};
 
 /// What `run` needs; nothing here is optional that has a default.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Config {
     pub trust_domain: TrustDomain,
     pub data_dir: PathBuf,
@@ -60,9 +61,20 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// A join token; empty if there is none.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(pub String);
+/// A join token; empty if there is none. Wiped when dropped, never copied by accident.
+#[derive(Default)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    pub fn new(secret: String) -> Self {
+        Self(Zeroizing::new(secret))
+    }
+
+    /// For what needs it as it is.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -138,7 +138,7 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
         trust_domain: config.trust_domain.clone(),
         storage,
         keys: open_keys(&config).await?,
-        attestor: Arc::new(JoinToken::new(config.join_token.0.clone())),
+        attestor: Arc::new(JoinToken::new(config.join_token.expose().to_owned())),
         trust: Arc::new(trust::Bootstrap::new(&config)),
         clock: clock.clone(),
     };

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use steeple_agent_api::WorkloadConfig;
 use steeple_agent_core::rotation::RotationPolicy;
-use steeple_config::{Block, UnknownKeys};
+use steeple_config::{Block, GoDuration, UnknownKeys};
 use steeple_runtime::logs::{LogConfig, LogFormat, LogLevel};
 use steeple_spiffe::{KeyType, TrustDomain};
+use zeroize::Zeroizing;
 
 use super::experimental::{self, Experimental};
-use super::file::{invalid, refuse, refuse_on, string, unsupported};
+use super::file::{duration, invalid, refuse, refuse_on, string, unsupported};
 use super::trust::{self, TrustConfig};
 use super::{LoadError, RunFlags, Secret};
 
@@ -96,8 +97,6 @@ fn unserved(block: &mut Block<'_>, flags: &RunFlags) -> Result<(), LoadError> {
     if block.strings("authorized_delegates")?.is_some_and(|ids| !ids.is_empty()) {
         return Err(unsupported(block, "authorized_delegates"));
     }
-    // Envoy's SDS is not served: switching it off is what we do.
-    block.bool("disable_sds_api")?;
     let mode = flags.rebootstrap_mode.clone().or(string(block, "rebootstrap_mode")?);
     match mode.as_deref() {
         None | Some("never") => {}
@@ -112,27 +111,32 @@ fn unserved(block: &mut Block<'_>, flags: &RunFlags) -> Result<(), LoadError> {
             return Err(LoadError::Other(format!("unknown rebootstrap mode specified: {other}")));
         }
     }
-    // Without rebootstrapping the delay has no effect.
-    block.duration("rebootstrap_delay")?;
+    // Without rebootstrapping the delay has no effect, but SPIRE does not start with one that makes no sense.
+    if let Some(delay) = &flags.rebootstrap_delay {
+        let delay: Result<GoDuration, _> = delay.parse();
+        delay.map_err(|error| LoadError::Other(format!("-rebootstrapDelay: {error}")))?;
+    }
+    duration(block, "rebootstrap_delay")?;
     Ok(())
 }
 
 fn join_token(block: &mut Block<'_>, flags: &RunFlags) -> Result<Secret, LoadError> {
-    let token = flags.join_token.clone().or(string(block, "join_token")?);
+    let flag = flags.join_token.as_ref().map(|token| Secret::new(token.expose().to_owned()));
+    let token = flag.or(string(block, "join_token")?.map(Secret::new));
     let file = flags.join_token_file.clone().or(string(block, "join_token_file")?);
     match (token, file) {
         (Some(_), Some(_)) => Err(LoadError::Other(
             "only one of join_token or join_token_file can be specified, not both".to_owned(),
         )),
-        (Some(token), None) => Ok(Secret(token)),
+        (Some(token), None) => Ok(token),
         (None, None) => Ok(Secret::default()),
         (None, Some(path)) => {
-            let text = std::fs::read_to_string(&path).map_err(|error| {
+            let text = std::fs::read_to_string(&path).map(Zeroizing::new).map_err(|error| {
                 LoadError::Other(format!("unable to read join token file {path:?}: {error}"))
             })?;
             match text.trim() {
                 "" => Err(LoadError::Other("join token file is empty".to_owned())),
-                token => Ok(Secret(token.to_owned())),
+                token => Ok(Secret::new(token.to_owned())),
             }
         }
     }
@@ -166,6 +170,17 @@ fn trust_domain(
 
 fn sockets(block: &mut Block<'_>, flags: &RunFlags) -> Result<(Option<PathBuf>, Option<PathBuf>), LoadError> {
     let disabled = flags.disable_workload_api | block.bool("disable_workload_api")?.unwrap_or(false);
+    let without_sds = flags.disable_sds_api | block.bool("disable_sds_api")?.unwrap_or(false);
+    // Envoy's SDS is not served: switching it off is what we do, but SPIRE would serve it alone here.
+    if disabled && !without_sds {
+        let problem = "Envoy's SDS API, which it leaves alone on the socket, is not supported by this version of Steeple; \
+                       set disable_sds_api too";
+        return Err(if flags.disable_workload_api {
+            LoadError::Other(format!("-disableWorkloadAPI: {problem}"))
+        } else {
+            invalid(block, "disable_workload_api", problem)
+        });
+    }
     let file = string(block, "socket_path")?;
     let public = flags.socket_path.clone().or(file).unwrap_or_else(|| DEFAULT_SOCKET.to_owned());
     let public = absolute(&public);
@@ -205,7 +220,7 @@ fn cache_size(block: &mut Block<'_>, key: &str) -> Result<usize, LoadError> {
 }
 
 fn rotation(block: &mut Block<'_>) -> Result<RotationPolicy, LoadError> {
-    let Some(target) = block.duration("availability_target")? else { return Ok(RotationPolicy::default()) };
+    let Some(target) = duration(block, "availability_target")? else { return Ok(RotationPolicy::default()) };
     match target.to_std() {
         Some(target) if target >= MIN_AVAILABILITY => {
             Ok(RotationPolicy { availability_target: Some(target.as_millis() as i64) })

@@ -1,6 +1,6 @@
 //! The file as a whole: its four blocks, unknown keys, and what the command line overrides.
 
-use steeple_config::{Block, Body, Strictness, UnknownKeys};
+use steeple_config::{Block, Body, GoDuration, Strictness, UnknownKeys};
 
 use super::{Config, LoadError, RunFlags, agent, plugins, telemetry};
 
@@ -99,4 +99,12 @@ pub(super) fn refuse_on(block: &mut Block<'_>, keys: &[&str]) -> Result<(), Load
 /// A string that is set; SPIRE takes an empty one for not set.
 pub(super) fn string(block: &mut Block<'_>, key: &str) -> Result<Option<String>, LoadError> {
     Ok(block.string(key)?.filter(|value| !value.is_empty()))
+}
+
+/// A duration that is set; as with strings, an empty one is not.
+pub(super) fn duration(block: &mut Block<'_>, key: &str) -> Result<Option<GoDuration>, LoadError> {
+    match string(block, key)? {
+        Some(_) => Ok(block.duration(key)?),
+        None => Ok(None),
+    }
 }

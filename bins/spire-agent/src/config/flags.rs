@@ -2,15 +2,17 @@
 
 use steeple_config::{FlagError, FlagSet};
 
+use super::Secret;
+
 const DEFAULT_CONFIG: &str = "conf/agent/agent.conf";
 
 /// What the command line says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct RunFlags {
     pub config: String,
     pub expand_env: bool,
     pub data_dir: Option<String>,
-    pub join_token: Option<String>,
+    pub join_token: Option<Secret>,
     pub join_token_file: Option<String>,
     pub log_file: Option<String>,
     pub log_format: Option<String>,
@@ -68,7 +70,7 @@ impl RunFlags {
             config: given(config.get()).unwrap_or_else(|| DEFAULT_CONFIG.to_owned()),
             expand_env: expand_env.get(),
             data_dir: given(data_dir.get()),
-            join_token: given(join_token.get()),
+            join_token: given(join_token.get()).map(Secret::new),
             join_token_file: given(join_token_file.get()),
             log_file: given(log_file.get()),
             log_format: given(log_format.get()),

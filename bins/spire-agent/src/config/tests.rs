@@ -63,9 +63,51 @@ fn the_command_line_wins() {
     let config = load_text(&GOOD.replace("EXTRA", "join_token = \"x\""), &flags).unwrap();
     assert_eq!((config.server_address.as_str(), config.server_port), ("other", 9));
     assert_eq!(config.trust_domain.name(), "other.org");
-    assert_eq!(config.join_token.0, "t");
+    assert_eq!(config.join_token.expose(), "t");
     assert_eq!(config.socket_path.unwrap().to_str(), Some("/s/api.sock"));
-    assert!(!format!("{:?}", config.join_token).contains("\"t\""), "a token stays out of logs");
+    let flags = ["-joinToken".to_owned(), "0ca1-73".to_owned()];
+    let shown = format!("{:?}", RunFlags::parse("run", &flags).unwrap());
+    assert!(!shown.contains("0ca1-73"), "a token stays out of logs: {shown}");
+    let shown = format!("{:?}", with("join_token = \"0ca1-73\"").unwrap());
+    assert!(!shown.contains("0ca1-73"), "{shown}");
+}
+
+#[test]
+fn an_empty_duration_is_not_set() {
+    let config = with(
+        "rebootstrap_delay = \"\" availability_target = \"\" experimental { sync_interval = \"\" workload_wait_timeout = \"\" }",
+    )
+    .unwrap();
+    assert_eq!(config.rotation.availability_target, None);
+    assert_eq!(config.sync_interval, Duration::from_secs(5));
+    assert_eq!(config.workload.wait_timeout, Duration::from_secs(2));
+    assert!(refusal("rebootstrap_delay = \"soon\"").contains("rebootstrap_delay"));
+    let text = GOOD.replace("EXTRA", "");
+    let error = load_text(&text, &["-rebootstrapDelay", "soon"]).unwrap_err().to_string();
+    assert!(error.contains("-rebootstrapDelay") && error.contains("soon"), "{error}");
+    assert!(load_text(&text, &["-rebootstrapDelay", "5m"]).is_ok());
+}
+
+#[test]
+fn sds_alone_on_the_socket_is_refused_by_name() {
+    let error = refusal("disable_workload_api = true");
+    assert!(
+        error.starts_with("agent.conf:7:")
+            && error.contains("disable_workload_api")
+            && error.contains("SDS API"),
+        "{error}"
+    );
+    let text = GOOD.replace("EXTRA", "");
+    let error = load_text(&text, &["-disableWorkloadAPI"]).unwrap_err().to_string();
+    assert!(error.contains("-disableWorkloadAPI") && error.contains("disable_sds_api"), "{error}");
+    for (extra, flags) in [
+        ("disable_workload_api = true disable_sds_api = true", vec![]),
+        ("", vec!["-disableWorkloadAPI", "-disableSDSAPI"]),
+        ("disable_sds_api = true", vec!["-disableWorkloadAPI"]),
+    ] {
+        let config = load_text(&GOOD.replace("EXTRA", extra), &flags).unwrap();
+        assert_eq!(config.socket_path, None);
+    }
 }
 
 #[test]
