@@ -12,9 +12,18 @@ use steeple_proto::workload::X509svidRequest;
 use steeple_spiffe::bundle::Bundle;
 use steeple_spiffe::x509::Certificate;
 
-/// How often the processes are killed; the figure is 100 (`E2E_KILLS=100`), CI does fewer.
-fn kills() -> usize {
-    std::env::var("E2E_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(20)
+/// How often the processes are killed.
+const KILLS: usize = 100;
+
+/// The X.509-SVID that this process gets now.
+fn leaf(d: &Deployment) -> Result<Certificate> {
+    let dir = d.path("leaf");
+    std::fs::create_dir_all(&dir)?;
+    let arg = dir.to_string_lossy().into_owned();
+    d.eventually("an identity", Duration::from_secs(20), || {
+        d.agent_api(&["api", "fetch", "x509", "-write", &arg]).code == Some(0)
+    })?;
+    Ok(Certificate::from_pem(&std::fs::read_to_string(dir.join("svid.0.pem"))?)?.remove(0))
 }
 
 fn entry_ids(d: &Deployment) -> Result<BTreeSet<String>> {
@@ -31,7 +40,8 @@ fn nothing_acknowledged_is_lost_when_either_process_is_killed() -> Result<()> {
     d.eventually("identity", Duration::from_secs(20), || d.agent_api(&["api", "fetch"]).code == Some(0))?;
     let acknowledged = Mutex::new(BTreeSet::from(["me".to_owned()]));
     let next = AtomicUsize::new(0);
-    for round in 0..kills() {
+    let mut issued = vec![leaf(&d)?];
+    for round in 0..KILLS {
         let stop = AtomicBool::new(false);
         let (mut server, mut agent) =
             (d.server.take().context("no server")?, d.agent.take().context("no agent")?);
@@ -62,19 +72,24 @@ fn nothing_acknowledged_is_lost_when_either_process_is_killed() -> Result<()> {
             d.server = Some(server);
             d.start_agent_with(&[])?;
         }
+        issued.push(leaf(&d)?);
         let stored = entry_ids(&d)?;
         let lost: Vec<_> = acknowledged.lock().expect("lock").difference(&stored).cloned().collect();
         assert!(lost.is_empty(), "round {round}: {lost:?}");
     }
-    // Every SVID still verifies: with the bundle of now, with the CA of before the kills.
-    d.eventually("identity after all", Duration::from_secs(20), || {
-        d.agent_api(&["api", "fetch"]).code == Some(0)
-    })?;
+    // Every SVID of any round still verifies with the bundle of now.
+    issued.push(leaf(&d)?);
     let bundle = Bundle::from_spiffe_json(
         "example.org".parse()?,
         &d.server_ok(&["bundle", "show", "-format", "spiffe"])?,
     )?;
     assert_eq!(bundle.x509_authorities.len(), 1, "a restart makes no new root");
+    let root = bundle.x509_authorities[0].certificate.public_key();
+    let serials: BTreeSet<_> = issued.iter().map(Certificate::serial_decimal).collect();
+    assert!(serials.len() > KILLS / 4, "{} different SVIDs in {KILLS} rounds", serials.len());
+    for svid in issued {
+        svid.verify_signature_by(&root)?;
+    }
     Ok(())
 }
 
