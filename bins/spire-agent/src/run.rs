@@ -23,9 +23,9 @@ use steeple_plugins_base::workload_attestor::Unix;
 use steeple_runtime::clock::{self, Clock};
 use steeple_runtime::logs::{self, LogHandle};
 use steeple_runtime::metrics::{PrometheusListener, Registry};
-use steeple_runtime::shutdown::{DRAIN_DEADLINE, Shutdown};
+use steeple_runtime::shutdown::{DRAIN_DEADLINE, LEFTOVERS, Shutdown};
+use steeple_runtime::signals::Signals;
 use steeple_runtime::tasks::{Drained, OnEnd, TaskGroup};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::config::{Config, KeyManagerConfig, LoadError};
@@ -67,7 +67,11 @@ pub fn command(args: &[String]) -> u8 {
         .thread_name("spire-agent")
         .build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(serve(config, logs)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(serve(config, logs));
+            runtime.shutdown_timeout(LEFTOVERS);
+            outcome
+        }
         Err(e) => Err(e.into()),
     };
     match outcome {
@@ -85,22 +89,14 @@ pub fn command(args: &[String]) -> u8 {
 /// Runs until a signal, or until something that it cannot do without breaks.
 async fn serve(config: Config, logs: LogHandle) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
-    let signals = shutdown.on_signals().context("cannot listen for signals")?;
+    let signals = Signals::install().context("cannot listen for signals")?;
     let tasks = TaskGroup::new(shutdown.clone());
-    tasks.spawn_until_shutdown("signals", OnEnd::Log, signals);
-    let mut reconfigure = signal(SignalKind::user_defined1()).context("cannot listen for signals")?;
-    tasks.spawn_until_shutdown("SIGUSR1", OnEnd::Log, async move {
-        // SPIRE reads plugin_data_file again. Not caught, the signal would end the process.
-        while reconfigure.recv().await.is_some() {
-            tracing::warn!(
-                "SIGUSR1: plugins are not reconfigured by this version of Steeple; restart the agent"
-            );
-        }
-    });
+    tasks.spawn_through_drain("signals", OnEnd::Log, signals.run(shutdown.clone(), logs.clone()));
     let bound = tokio::select! {
-        bound = build(config, logs, tasks) => bound?,
+        biased;
         // Stopped while it attests or syncs.
-        () = shutdown.requested() => return Ok(()),
+        () = shutdown.requested() => return outcome(&shutdown),
+        bound = build(config, logs, tasks) => bound?,
     };
     bound.run().await
 }
@@ -119,11 +115,16 @@ impl Bound {
         if let Drained::Aborted(names) = self.tasks.drain(DRAIN_DEADLINE).await {
             tracing::warn!(tasks = names.join(","), "Some tasks did not end in time");
         }
-        if shutdown.has_failed() {
-            bail!("{}", shutdown.reason().as_deref().unwrap_or("a task failed"));
-        }
-        Ok(())
+        outcome(&shutdown)
     }
+}
+
+/// A stop because something broke is a failure.
+fn outcome(shutdown: &Shutdown) -> anyhow::Result<()> {
+    if shutdown.has_failed() {
+        bail!("{}", shutdown.reason().as_deref().unwrap_or("a task failed"));
+    }
+    Ok(())
 }
 
 /// Attests, syncs once, then binds and serves. Telemetry and health come first: an agent that cannot attest is seen.
@@ -166,9 +167,6 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     let parts = endpoints::Parts { api, state, identity, logs: logs.clone(), started };
     sockets.serve(&config, &tasks, parts)?;
     let _ = serving.send(());
-    if logs.has_file() {
-        tasks.spawn_until_shutdown("log file", OnEnd::Log, reopen_logs(logs));
-    }
     Ok(Bound { tasks })
 }
 
@@ -258,15 +256,4 @@ fn attestation(config: &Config) -> WorkloadAttestation {
         attestors.push(Arc::new(Unix::new(unix.clone())));
     }
     WorkloadAttestation::new(attestors)
-}
-
-/// SIGUSR2: the log file was moved away.
-async fn reopen_logs(logs: LogHandle) {
-    let Ok(mut signals) = signal(SignalKind::user_defined2()) else { return };
-    while signals.recv().await.is_some() {
-        match logs.reopen() {
-            Ok(()) => tracing::info!("Reopened log file"),
-            Err(e) => tracing::error!(error = %e, "Failed to rotate log after signal"),
-        }
-    }
 }

@@ -21,13 +21,13 @@ use steeple_runtime::clock::{self, Clock};
 use steeple_runtime::health::Health;
 use steeple_runtime::logs::{self, LogHandle};
 use steeple_runtime::metrics::{PrometheusListener, Registry};
-use steeple_runtime::shutdown::{DRAIN_DEADLINE, Shutdown};
+use steeple_runtime::shutdown::{DRAIN_DEADLINE, LEFTOVERS, Shutdown};
+use steeple_runtime::signals::Signals;
 use steeple_runtime::tasks::{Drained, OnEnd, TaskGroup};
 use steeple_runtime::tls::LiveBundles;
 use steeple_server_api::{Limits, ServerState};
 use steeple_server_core::ca::CaManager;
 use steeple_server_core::view::View;
-use tokio::signal::unix::{SignalKind, signal};
 
 use self::metered::{MeteredKeys, MeteredStore, Rotations};
 use crate::config::{Config, KeyManagerConfig, LoadError};
@@ -59,7 +59,11 @@ pub fn command(args: &[String]) -> u8 {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("spire-server").build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(serve(config, logs)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(serve(config, logs));
+            runtime.shutdown_timeout(LEFTOVERS);
+            outcome
+        }
         Err(e) => Err(e.into()),
     };
     match outcome {
@@ -77,9 +81,15 @@ pub fn command(args: &[String]) -> u8 {
 /// Runs until a signal, or until something that it cannot do without breaks.
 async fn serve(config: Config, logs: LogHandle) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
-    let signals = shutdown.on_signals().context("cannot listen for signals")?;
-    let bound = build(config, logs, shutdown).await?;
-    bound.tasks.spawn_until_shutdown("signals", OnEnd::Log, signals);
+    let signals = Signals::install().context("cannot listen for signals")?;
+    let tasks = TaskGroup::new(shutdown.clone());
+    tasks.spawn_through_drain("signals", OnEnd::Log, signals.run(shutdown.clone(), logs.clone()));
+    let bound = tokio::select! {
+        biased;
+        // Stopped while it starts.
+        () = shutdown.requested() => return outcome(&shutdown),
+        bound = build(config, logs, tasks) => bound?,
+    };
     tracing::debug!(
         tcp = %bound.tcp,
         socket = %bound.socket.display(),
@@ -108,19 +118,23 @@ impl Bound {
         if let Drained::Aborted(names) = self.tasks.drain(DRAIN_DEADLINE).await {
             tracing::warn!(tasks = names.join(","), "Some tasks did not end in time");
         }
-        if shutdown.has_failed() {
-            bail!("{}", shutdown.reason().as_deref().unwrap_or("a task failed"));
-        }
-        Ok(())
+        outcome(&shutdown)
     }
 }
 
+/// A stop because something broke is a failure.
+fn outcome(shutdown: &Shutdown) -> anyhow::Result<()> {
+    if shutdown.has_failed() {
+        bail!("{}", shutdown.reason().as_deref().unwrap_or("a task failed"));
+    }
+    Ok(())
+}
+
 /// Opens, loads and binds everything. Sockets are bound before any task runs; port 0 picks one.
-pub async fn build(config: Config, logs: LogHandle, shutdown: Shutdown) -> anyhow::Result<Bound> {
+pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow::Result<Bound> {
     announce(&config, &logs);
     prepare_data_dir(&config.data_dir)?;
     let clock = clock::system();
-    let tasks = TaskGroup::new(shutdown);
     let prometheus = telemetry(&config, &tasks).await?;
     let store = open_store(&config).await?;
     let keys = open_keys(&config).await?;
@@ -146,10 +160,6 @@ pub async fn build(config: Config, logs: LogHandle, shutdown: Shutdown) -> anyho
     );
     let rotation = jobs::Rotation::new(rotations);
     jobs::spawn(&tasks, &config, &store, &ca, &identity, &clock, &rotation);
-    if logs.has_file() {
-        tasks.spawn_until_shutdown("log file", OnEnd::Log, reopen_logs(logs));
-    }
-    tasks.spawn_until_shutdown("SIGUSR1", OnEnd::Log, answer_reload());
     endpoints.serve(&tasks, &state);
     let health =
         health(&config, &tasks, health::Subsystems { socket: socket.clone(), ca, store, rotation }).await?;
@@ -316,28 +326,6 @@ async fn health(
     tasks.spawn_until_shutdown("health checks", OnEnd::Log, health.run());
     tasks.spawn_until_shutdown("health listener", OnEnd::Shutdown, listener.serve());
     Ok(Some(address))
-}
-
-/// SIGUSR1 makes SPIRE read `plugin_data_file`s again. Unanswered it would end the process.
-async fn answer_reload() {
-    let Ok(mut signals) = signal(SignalKind::user_defined1()) else { return };
-    while signals.recv().await.is_some() {
-        tracing::warn!(
-            subsystem_name = "reconfigurer",
-            "Reconfiguring plugins while running is not supported by this version of Steeple; restart the server"
-        );
-    }
-}
-
-/// SIGUSR2: the log file was moved away.
-async fn reopen_logs(logs: LogHandle) {
-    let Ok(mut signals) = signal(SignalKind::user_defined2()) else { return };
-    while signals.recv().await.is_some() {
-        match logs.reopen() {
-            Ok(()) => tracing::info!("Reopened log file"),
-            Err(e) => tracing::error!(error = %e, "Failed to rotate log after signal"),
-        }
-    }
 }
 
 /// How often CA and server identity look whether their time has come (SPIRE).

@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`clock`] | the only place that reads the time; engines take `now` |
-//! | [`shutdown`], [`tasks`] | two-level stop; named tasks whose end means something |
+//! | [`shutdown`], [`signals`], [`tasks`] | two-level stop, and who asks for it; named tasks whose end means something |
 //! | [`logs`] | logrus' text and JSON layouts over `tracing`, level changed at run time |
 //! | [`metrics`] | SPIRE's metric names over the `metrics` facade; Prometheus listener |
 //! | [`health`] | `/live` and `/ready` |
@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod peer;
 pub mod ratelimit;
 pub mod shutdown;
+pub mod signals;
 mod sys;
 pub mod tasks;
 pub mod tls;

@@ -149,6 +149,12 @@ pub fn init(config: LogConfig) -> Result<LogHandle, LogError> {
     Ok(handle)
 }
 
+/// A handle that no subscriber stands behind.
+#[cfg(test)]
+pub(crate) fn for_tests(config: &LogConfig) -> Result<LogHandle, LogError> {
+    Ok(build(config, Sink::open(config.file.clone())?).1)
+}
+
 fn build(config: &LogConfig, sink: Sink) -> (Logrus, LogHandle) {
     let sink = Arc::new(sink);
     let level = SharedLevel::new(config.level);

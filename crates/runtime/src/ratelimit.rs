@@ -12,6 +12,10 @@ use crate::clock::Clock;
 /// A bucket nobody has used for one to two of these is forgotten.
 const GENERATION: Duration = Duration::from_mins(1);
 
+/// The longest anybody waits for a turn, with or without a deadline: the most that the callers of one address can owe.
+/// Well below the 30 s that agents give an attestation, so that a turn given out is one that is used.
+pub const MAX_WAIT: Duration = Duration::from_secs(20);
+
 /// Limits calls of each address: `limit` tokens a second, `limit` at once. Callers wait for their turn, in order.
 #[derive(Debug)]
 pub struct RateLimiter {
@@ -31,14 +35,18 @@ struct Buckets {
 struct Bucket {
     tokens: f64,
     at: Duration,
+    /// The latest turn given out.
+    last_turn: Duration,
 }
 
-/// SPIRE answers ResourceExhausted with this text.
+/// Why a call is not let through. SPIRE answers ResourceExhausted with these texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("rate ({count}) exceeds burst size ({burst})")]
-pub struct BurstExceeded {
-    pub count: u32,
-    pub burst: u32,
+pub enum LimitError {
+    #[error("rate ({count}) exceeds burst size ({burst})")]
+    BurstExceeded { count: u32, burst: u32 },
+    /// Its turn would come after its deadline, or later than [`MAX_WAIT`] from now.
+    #[error("rate: Wait(n={count}) would exceed context deadline")]
+    TooFarAway { count: u32 },
 }
 
 impl RateLimiter {
@@ -46,34 +54,62 @@ impl RateLimiter {
         Self { limit, clock, buckets: Mutex::default() }
     }
 
-    /// Waits until `address` may make `count` calls; more than the burst at once never passes. A caller that stops
-    /// waiting does not get its tokens back (Go gives them back), so that hanging up is no way around the limit.
-    pub async fn wait(&self, address: IpAddr, count: u32) -> Result<(), BurstExceeded> {
-        let wait = self.reserve(address, count)?;
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+    /// Waits until `address` may make `count` calls; more than the burst at once never passes, and neither does a call
+    /// whose turn is further away than `patience` (the time to its deadline) or [`MAX_WAIT`]: those take no tokens. A
+    /// caller that stops waiting gives its tokens back.
+    pub async fn wait(
+        &self,
+        address: IpAddr,
+        count: u32,
+        patience: Option<Duration>,
+    ) -> Result<(), LimitError> {
+        let turn = self.reserve(address, count, patience.unwrap_or(MAX_WAIT))?;
+        if !turn.delay.is_zero() {
+            tokio::time::sleep(turn.delay).await;
         }
+        turn.take();
         Ok(())
     }
 
-    /// Takes the tokens now and answers how long to wait before using them.
-    pub fn reserve(&self, address: IpAddr, count: u32) -> Result<Duration, BurstExceeded> {
+    /// Takes the tokens now, to be used after [`Turn::delay`].
+    pub fn reserve(&self, address: IpAddr, count: u32, patience: Duration) -> Result<Turn<'_>, LimitError> {
         if count > self.limit {
-            return Err(BurstExceeded { count, burst: self.limit });
+            return Err(LimitError::BurstExceeded { count, burst: self.limit });
         }
         let now = self.clock.monotonic();
         let rate = f64::from(self.limit);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         buckets.turn(now);
-        let kept = buckets.previous.remove(&address);
-        let bucket = buckets
-            .current
-            .entry(address)
-            .or_insert_with(|| kept.unwrap_or(Bucket { tokens: rate, at: now }));
-        let gained = now.saturating_sub(bucket.at).as_secs_f64() * rate;
-        bucket.tokens = (bucket.tokens + gained).min(rate) - f64::from(count);
+        let bucket = buckets.bucket(address, Bucket { tokens: rate, at: now, last_turn: now });
+        let tokens = bucket.tokens_at(now, rate) - f64::from(count);
+        let delay = if tokens < 0.0 { Duration::from_secs_f64(-tokens / rate) } else { Duration::ZERO };
+        if delay > patience.min(MAX_WAIT) {
+            return Err(LimitError::TooFarAway { count });
+        }
+        *bucket = Bucket { tokens, at: now, last_turn: now + delay };
+        Ok(Turn { delay, at: now + delay, address, count, limiter: Some(self) })
+    }
+
+    /// As Go does: what was given out behind `turn` keeps its place, so the tokens of those come off what is restored.
+    fn give_back(&self, turn: &Turn<'_>) {
+        let now = self.clock.monotonic();
+        if turn.at < now {
+            return;
+        }
+        let rate = f64::from(self.limit);
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(bucket) = buckets.known(turn.address) else { return };
+        let behind = bucket.last_turn.saturating_sub(turn.at).as_secs_f64() * rate;
+        let restored = f64::from(turn.count) - behind;
+        if restored <= 0.0 {
+            return;
+        }
+        bucket.tokens = (bucket.tokens_at(now, rate) + restored).min(rate);
         bucket.at = now;
-        Ok(if bucket.tokens < 0.0 { Duration::from_secs_f64(-bucket.tokens / rate) } else { Duration::ZERO })
+        if bucket.last_turn == turn.at {
+            let before = turn.at.saturating_sub(Duration::from_secs_f64(f64::from(turn.count) / rate));
+            bucket.last_turn = before.max(now);
+        }
     }
 
     /// How many addresses are remembered.
@@ -83,7 +119,49 @@ impl RateLimiter {
     }
 }
 
+/// A place in the line. Dropped before it is taken, its tokens go back.
+#[derive(Debug)]
+#[must_use = "dropped, it gives its tokens back"]
+pub struct Turn<'a> {
+    pub delay: Duration,
+    at: Duration,
+    address: IpAddr,
+    count: u32,
+    limiter: Option<&'a RateLimiter>,
+}
+
+impl Turn<'_> {
+    /// The call is made: the tokens are spent.
+    pub fn take(mut self) {
+        self.limiter = None;
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(limiter) = self.limiter {
+            limiter.give_back(self);
+        }
+    }
+}
+
+impl Bucket {
+    fn tokens_at(&self, now: Duration, rate: f64) -> f64 {
+        (self.tokens + now.saturating_sub(self.at).as_secs_f64() * rate).min(rate)
+    }
+}
+
 impl Buckets {
+    /// The bucket of `address`, moved to the current generation; `new` if there is none.
+    fn bucket(&mut self, address: IpAddr, new: Bucket) -> &mut Bucket {
+        let kept = self.previous.remove(&address);
+        self.current.entry(address).or_insert(kept.unwrap_or(new))
+    }
+
+    fn known(&mut self, address: IpAddr) -> Option<&mut Bucket> {
+        self.current.get_mut(&address).or_else(|| self.previous.get_mut(&address))
+    }
+
     /// Two generations: what was used in neither is dropped whole, without a look at each bucket.
     fn turn(&mut self, now: Duration) {
         let age = now.saturating_sub(self.turned);
@@ -97,49 +175,4 @@ impl Buckets {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::FakeClock;
-
-    fn ip(last: u8) -> IpAddr {
-        IpAddr::from([10, 0, 0, last])
-    }
-
-    #[test]
-    fn waits_grow_with_the_debt() {
-        let clock = FakeClock::new(0);
-        let limiter = RateLimiter::new(10, Arc::new(clock.clone()));
-        assert_eq!(limiter.reserve(ip(1), 10), Ok(Duration::ZERO));
-        assert_eq!(limiter.reserve(ip(1), 1), Ok(Duration::from_millis(100)));
-        assert_eq!(limiter.reserve(ip(1), 4), Ok(Duration::from_millis(500)));
-        assert_eq!(limiter.reserve(ip(2), 1), Ok(Duration::ZERO), "another address has its own");
-        clock.advance(Duration::from_secs(1));
-        assert_eq!(limiter.reserve(ip(1), 5), Ok(Duration::ZERO));
-        assert_eq!(limiter.reserve(ip(1), 11), Err(BurstExceeded { count: 11, burst: 10 }));
-        assert_eq!(limiter.reserve(ip(1), 11).unwrap_err().to_string(), "rate (11) exceeds burst size (10)");
-    }
-
-    #[test]
-    fn idle_addresses_are_forgotten() {
-        let clock = FakeClock::new(0);
-        let limiter = RateLimiter::new(1, Arc::new(clock.clone()));
-        for last in 0..200 {
-            limiter.reserve(ip(last), 1).unwrap();
-        }
-        clock.advance(Duration::from_secs(61));
-        limiter.reserve(ip(0), 1).unwrap();
-        assert_eq!(limiter.remembered(), 200);
-        clock.advance(Duration::from_secs(61));
-        limiter.reserve(ip(0), 1).unwrap();
-        assert_eq!(limiter.remembered(), 1);
-    }
-
-    #[tokio::test]
-    async fn wait_waits() {
-        let limiter = RateLimiter::new(1_000, Arc::new(FakeClock::new(0)));
-        let start = crate::clock::monotonic();
-        limiter.wait(ip(1), 1_000).await.unwrap();
-        limiter.wait(ip(1), 5).await.unwrap();
-        assert!(crate::clock::monotonic().saturating_sub(start) >= Duration::from_millis(5));
-    }
-}
+mod tests;

@@ -1,14 +1,15 @@
-//! Two-level stop: the first request drains with a deadline, the second aborts.
+//! Two-level stop: the first request drains with a deadline, the second aborts. See [`crate::signals`] for who asks.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::sync::watch;
 
 /// How long a drain may take before it is cut short. SPIRE bounds its graceful stop the same.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long blocking work that nobody waits for any more (of a start cut short) may still hold the process:
+/// for `Runtime::shutdown_timeout`.
+pub const LEFTOVERS: Duration = Duration::from_secs(1);
 
 /// Whether the program is to stop, and why. Clones are the same switch.
 #[derive(Debug, Clone)]
@@ -71,27 +72,6 @@ impl Shutdown {
     /// Whether the program stops because something broke.
     pub fn has_failed(&self) -> bool {
         self.0.borrow().failed
-    }
-
-    /// Turns SIGINT and SIGTERM into a drain, the second of them into an abort. The handlers are in place when this
-    /// returns; run the future for as long as the program lives.
-    pub fn on_signals(&self) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let this = self.clone();
-        Ok(async move {
-            loop {
-                let name = tokio::select! {
-                    _ = interrupt.recv() => "interrupt",
-                    _ = terminate.recv() => "terminated",
-                };
-                if this.is_requested() {
-                    this.abort(format!("received signal {name} again"));
-                    return;
-                }
-                this.request(format!("received signal {name}"));
-            }
-        })
     }
 
     fn advance(&self, stage: Stage, reason: String, failed: bool) {

@@ -86,19 +86,44 @@ impl TaskGroup {
         let name = name.into();
         let id = self.running.enter(name.clone());
         let left = Left { running: self.running.clone(), id };
-        let shutdown = self.shutdown.clone();
-        let whole = async move {
+        let guarded = self.guarded(name, on_end, task);
+        let handle = start(async move {
             let _left = left;
+            guarded.await;
+        });
+        self.running.set_handle(id, handle);
+    }
+
+    /// Runs `task` for as long as the program lives, also while it drains: [`drain`](Self::drain) neither waits for it
+    /// nor ends it.
+    pub fn spawn_through_drain<F>(&self, name: impl Into<Cow<'static, str>>, on_end: OnEnd, task: F)
+    where
+        F: Future + Send + 'static,
+        F::Output: TaskOutput,
+    {
+        start(self.guarded(name.into(), on_end, task));
+    }
+
+    /// `task`, and what its end means.
+    fn guarded<F>(
+        &self,
+        name: Cow<'static, str>,
+        on_end: OnEnd,
+        task: F,
+    ) -> impl Future<Output = ()> + Send + 'static
+    where
+        F: Future + Send + 'static,
+        F::Output: TaskOutput,
+    {
+        let shutdown = self.shutdown.clone();
+        async move {
             let outcome = std::panic::AssertUnwindSafe(task).catch_unwind().await;
             let error = match outcome {
                 Ok(output) => output.into_error(),
                 Err(panic) => Some(format!("panicked: {}", panic_message(&*panic))),
             };
             ended(&shutdown, &name, on_end, error);
-        };
-        #[allow(clippy::disallowed_methods, reason = "this is the place that spawns")]
-        let handle = tokio::spawn(whole).abort_handle();
-        self.running.set_handle(id, handle);
+        }
     }
 
     /// Runs `task` until it ends or a stop is requested.
@@ -176,6 +201,11 @@ impl Drop for Left {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "this is the place that spawns")]
+fn start(task: impl Future<Output = ()> + Send + 'static) -> tokio::task::AbortHandle {
+    tokio::spawn(task).abort_handle()
+}
+
 fn ended(shutdown: &Shutdown, name: &str, on_end: OnEnd, error: Option<String>) {
     match (on_end, error) {
         (OnEnd::Log, Some(error)) => tracing::error!(task = name, error, "Task failed"),
@@ -233,6 +263,21 @@ mod tests {
         group.shutdown().request("test");
         assert_eq!(group.drain(Duration::from_secs(5)).await, Drained::Clean);
         assert!(!group.shutdown().has_failed());
+    }
+
+    #[tokio::test]
+    async fn some_tasks_live_through_the_drain() {
+        let group = TaskGroup::new(Shutdown::new());
+        let (ask, asked) = tokio::sync::oneshot::channel::<()>();
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        group.spawn_through_drain("watchful", OnEnd::Log, async move {
+            let _ = asked.await;
+            let _ = answer.send("still here");
+        });
+        group.shutdown().request("test");
+        assert_eq!(group.drain(Duration::from_secs(5)).await, Drained::Clean);
+        ask.send(()).unwrap();
+        assert_eq!(answered.await, Ok("still here"));
     }
 
     #[tokio::test]

@@ -2,10 +2,12 @@
 
 use std::{
     collections::HashMap,
-    fmt, io,
+    fmt,
+    fs::{File, OpenOptions, TryLockError},
+    io,
     os::{
         fd::AsFd,
-        unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
+        unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
     pin::Pin,
@@ -15,7 +17,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use rustix::net::RecvFlags;
+use rustix::{fs::OFlags, net::RecvFlags};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::UnixStream,
@@ -68,8 +70,9 @@ pub fn bind(path: impl AsRef<Path>, mode: u32) -> Result<UdsListener, UdsError> 
 /// A caller is identified when it is accepted, but handed on only once it has sent something: until then it costs a
 /// few hundred bytes, not the buffers of an HTTP/2 connection.
 pub struct UdsListener {
-    listener: tokio::net::UnixListener,
+    /// Removed before the listener is closed: nobody finds our file stale and replaces it in between.
     file: SocketFile,
+    listener: tokio::net::UnixListener,
     max_per_uid: Option<usize>,
     open: Arc<OpenConnections>,
     silent: FuturesUnordered<BoxFuture<'static, UdsStream>>,
@@ -83,6 +86,7 @@ impl UdsListener {
     pub fn bind(path: &Path, options: UdsOptions) -> Result<Self, UdsError> {
         let error = |what| move |source| UdsError::Io { what, path: path.to_owned(), source };
         create_parents(path, options.dir_mode).map_err(error("create the directory of"))?;
+        let _claim = Claim::on(path)?;
         remove_stale(path)?;
         let listener = tokio::net::UnixListener::bind(path).map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => UdsError::InUse { path: path.to_owned() },
@@ -92,8 +96,8 @@ impl UdsListener {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(options.mode))
             .map_err(error("set the mode of"))?;
         Ok(Self {
-            listener,
             file,
+            listener,
             max_per_uid: options.max_per_uid,
             open: Arc::default(),
             silent: FuturesUnordered::new(),
@@ -312,6 +316,49 @@ fn remove_stale(path: &Path) -> Result<(), UdsError> {
     }
 }
 
+/// The right to replace a stale socket: an flock on `<path>.lock`, for as long as binding takes. Of two that start at
+/// once the second could otherwise remove the socket that the first has just bound, still taking it for the stale one.
+struct Claim {
+    lock: PathBuf,
+    _file: File,
+}
+
+impl Claim {
+    /// Refused at once while another holds it: that one is about to listen here.
+    fn on(path: &Path) -> Result<Self, UdsError> {
+        let mut lock = path.as_os_str().to_owned();
+        lock.push(".lock");
+        let lock = PathBuf::from(lock);
+        loop {
+            let error = |source| UdsError::Io { what: "lock", path: lock.clone(), source };
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .mode(0o600)
+                .custom_flags(OFlags::NOFOLLOW.bits() as i32)
+                .open(&lock)
+                .map_err(error)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(UdsError::InUse { path: path.to_owned() }),
+                Err(TryLockError::Error(source)) => return Err(error(source)),
+            }
+            // Else another has removed the file between our opening and our locking it: what we hold is nobody's lock.
+            let held = file.metadata().map_err(error)?;
+            if inode(&lock) == Some((held.dev(), held.ino())) {
+                return Ok(Self { lock, _file: file });
+            }
+        }
+    }
+}
+
+impl Drop for Claim {
+    /// Removed while it is held: whoever has it open sees that it is gone.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.lock);
+    }
+}
+
 /// Removes the socket's file, unless another program has put its own there since.
 struct SocketFile {
     path: PathBuf,
@@ -333,7 +380,6 @@ impl Drop for SocketFile {
 }
 
 fn inode(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
     std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use steeple_runtime::grpc;
 use steeple_runtime::metrics::{CallMetric, rpc_key};
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -73,17 +74,25 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let Some(method) = method(request.uri().path()) else {
             // gRPC's own answer to a method nobody serves; nothing to authorize.
+            let unknown = unknown_method(request.uri().path());
             let fallback = self.inner.call(request);
-            return Box::pin(async move { Ok(fallback.await?.map(Body::new)) });
+            return Box::pin(async move {
+                let response = fallback.await?.map(Body::new);
+                let bare = Status::from_header_map(response.headers());
+                let bare = bare.is_some_and(|s| s.code() == Code::Unimplemented && s.message().is_empty());
+                Ok(if bare { unknown.into_http() } else { response })
+            });
         };
         let state = self.api.state.clone();
         let mut end = End::new(self.api.meters.get(method.path).cloned());
         let caller = Caller::from_extensions(request.extensions());
+        let deadline = grpc::timeout(request.headers())
+            .and_then(|timeout| state.clock.monotonic().checked_add(timeout));
         // The clone that was polled ready makes the call.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         Box::pin(async move {
-            let rpc = match admit(&state, method, caller).await {
+            let rpc = match admit(&state, method, caller, deadline).await {
                 Ok(rpc) => rpc,
                 Err(status) => {
                     end.finish(status.code(), None);
@@ -104,6 +113,12 @@ where
     }
 }
 
+/// grpc-go's answer for a method that its service does not have; tonic's has no text.
+fn unknown_method(path: &str) -> Status {
+    let (service, name) = path.strip_prefix('/').unwrap_or(path).rsplit_once('/').unwrap_or_default();
+    Status::unimplemented(format!("unknown method {name} for service {service}"))
+}
+
 /// Go's code for a message beyond the limit; tonic has another.
 fn too_large(status: &Status) -> Option<Status> {
     let text = status.message();
@@ -116,11 +131,12 @@ async fn admit(
     state: &Arc<ServerState>,
     method: &'static Method,
     caller: Result<Caller, Status>,
+    deadline: Option<Duration>,
 ) -> Result<Rpc, Status> {
     let caller = caller?;
     let request_id = uuid::Uuid::new_v4().to_string();
     match authorize(state, method.access, &caller).await {
-        Ok(authorized) => Ok(Rpc::new(method, caller, authorized, request_id, state.clone())),
+        Ok(authorized) => Ok(Rpc::new(method, caller, authorized, request_id, deadline, state.clone())),
         Err(denied) => {
             log_denied(method, &caller, &request_id, &denied);
             Err(denied.to_status(method.path))

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use steeple_runtime::clock::Clock;
 use steeple_runtime::metrics::{CallCounter, rpc_key};
@@ -42,8 +43,14 @@ impl Limits {
         Self(on.map(|(bucket, limit, _)| (bucket, RateLimiter::new(limit, clock.clone()))).collect())
     }
 
-    /// Waits for the caller's turn. Counts the waiting as SPIRE does (`rateLimit.<service>.<method>`).
-    pub async fn wait(&self, method: &'static Method, caller: &Caller, count: usize) -> Result<(), Status> {
+    /// Waits for the caller's turn, if it comes before the deadline that is `patience` away. Counts the waiting as SPIRE does (`rateLimit.<service>.<method>`).
+    pub async fn wait(
+        &self,
+        method: &'static Method,
+        caller: &Caller,
+        count: usize,
+        patience: Option<Duration>,
+    ) -> Result<(), Status> {
         if method.bucket == Bucket::Unlimited {
             return Ok(());
         }
@@ -52,7 +59,7 @@ impl Limits {
         };
         let counter = CallCounter::start_key(rpc_key(method.path).replacen("rpc.", "rateLimit.", 1));
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        let outcome = limiter.wait(addr.ip().to_canonical(), count).await;
+        let outcome = limiter.wait(addr.ip().to_canonical(), count, patience).await;
         counter.done(if outcome.is_ok() { Code::Ok } else { Code::ResourceExhausted });
         outcome.map_err(|e| Status::resource_exhausted(e.to_string()))
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use steeple_datastore::model::Entry;
 use steeple_proto::spire::api::types;
@@ -26,6 +27,8 @@ struct Call {
     caller: Caller,
     authorized: Authorized,
     request_id: String,
+    /// On the monotonic clock.
+    deadline: Option<Duration>,
     state: Arc<ServerState>,
     /// Fields of the audit line that handlers add while they learn; `None` if there is no audit log.
     audit: Option<Mutex<Fields>>,
@@ -37,10 +40,11 @@ impl Rpc {
         caller: Caller,
         authorized: Authorized,
         request_id: String,
+        deadline: Option<Duration>,
         state: Arc<ServerState>,
     ) -> Self {
         let audit = state.audit.then(|| Mutex::new(Fields::default()));
-        Self(Arc::new(Call { method, caller, authorized, request_id, state, audit }))
+        Self(Arc::new(Call { method, caller, authorized, request_id, deadline, state, audit }))
     }
 
     /// The call a request belongs to. SPIRE's wording for what cannot happen.
@@ -67,7 +71,9 @@ impl Rpc {
 
     /// Draws from the method's bucket; `what` is the start of SPIRE's message on refusal.
     pub async fn limit(&self, what: &str, count: usize) -> Result<(), Status> {
-        self.0.state.limits.wait(self.0.method, &self.0.caller, count).await.map_err(|status| {
+        let now = self.0.state.clock.monotonic();
+        let patience = self.0.deadline.map(|deadline| deadline.saturating_sub(now));
+        self.0.state.limits.wait(self.0.method, &self.0.caller, count, patience).await.map_err(|status| {
             let refused = Status::new(status.code(), format!("{what}: {}", status.message()));
             self.log(Level::ERROR, &capital(what), Fields::default().with("error", status.message()));
             refused

@@ -42,7 +42,7 @@ fn log() -> LogHandle {
 }
 
 async fn start(config: Config) -> anyhow::Result<Bound> {
-    build(config, log(), Shutdown::new()).await
+    build(config, log(), TaskGroup::new(Shutdown::new())).await
 }
 
 async fn stop(bound: Bound) {

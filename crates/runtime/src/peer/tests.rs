@@ -40,11 +40,26 @@ fn a_kernel_without_peer_pidfds_will_do() {
     peer.still_here().unwrap();
 }
 
-/// A program that connects, keeps the connection open, and waits for a line on its standard input.
-fn connecting_program(path: &Path) -> Option<Child> {
-    let script =
-        "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\nsys.stdin.readline()\n";
-    Command::new("python3").args(["-c", script]).arg(path).stdin(Stdio::piped()).spawn().ok()
+const CONNECT_TO: &str = "STEEPLE_TEST_CONNECT_TO";
+
+/// What [`connecting_program`] runs: connects, keeps the connection open, and waits for the end of its standard input.
+#[test]
+#[ignore = "a program for another test"]
+fn connects_where_it_is_told() {
+    let Some(path) = std::env::var_os(CONNECT_TO) else { return };
+    let _connection = UnixStream::connect(path).unwrap();
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+/// Another process that is connected: this test program, told to run only the above.
+fn connecting_program(path: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "peer::tests::connects_where_it_is_told", "--ignored", "--nocapture"])
+        .env(CONNECT_TO, path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 #[test]
@@ -52,7 +67,7 @@ fn a_caller_that_dies_is_gone_for_good() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let listener = UnixListener::bind(&path).unwrap();
-    let Some(mut child) = connecting_program(&path) else { return };
+    let mut child = connecting_program(&path);
     let (socket, _) = listener.accept().unwrap();
     let peer = Peer::of_socket(socket.as_fd()).unwrap();
     assert_eq!(peer.pid, child.id() as i32);

@@ -41,6 +41,34 @@ async fn a_live_socket_is_refused_and_a_stale_one_replaced() {
 }
 
 #[tokio::test]
+async fn of_those_that_race_for_a_stale_socket_one_gets_it() {
+    const STARTERS: usize = 4;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sock");
+    let runtime = tokio::runtime::Handle::current();
+    for round in 0..300 {
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let barrier = std::sync::Barrier::new(STARTERS);
+        let start = || {
+            let _runtime = runtime.enter();
+            barrier.wait();
+            bind(&path, 0o777)
+        };
+        let outcomes: Vec<_> = std::thread::scope(|scope| {
+            let starters: Vec<_> = (0..STARTERS).map(|_| scope.spawn(start)).collect();
+            starters.into_iter().map(|starter| starter.join().unwrap()).collect()
+        });
+        let bound = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        assert_eq!(bound, 1, "round {round}: {outcomes:?}");
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        for refused in outcomes.into_iter().filter_map(Result::err) {
+            assert!(matches!(refused, UdsError::InUse { .. }), "round {round}: {refused}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+    }
+}
+
+#[tokio::test]
 async fn another_programs_socket_is_not_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.sock");
