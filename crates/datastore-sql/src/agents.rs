@@ -1,7 +1,7 @@
 //! Attested nodes: `attested_node_entries`, `node_resolver_map_entries`.
 
 use steeple_datastore::model::{Agent, Selector};
-use steeple_datastore::{AgentFilter, AgentUpdate, Change, Page, PageRequest, Result, validate};
+use steeple_datastore::{AgentFilter, AgentUpdate, Change, Error, Page, PageRequest, Result, validate};
 use steeple_proto::spire::common;
 use steeple_spiffe::{IdError, SpiffeId};
 
@@ -155,6 +155,9 @@ pub(crate) fn put(tx: &mut Tx<'_>, agent: Agent, now: i64) -> Result<()> {
     validate::agent_selectors(&agent.selectors)?;
     let stamp = time::to_text(now);
     let stored = fetch_stored(tx.conn, &agent.id)?;
+    if stored.as_ref().is_some_and(|stored| stored.agent.is_banned()) {
+        return Err(Error::AgentBanned);
+    }
     let id = agent.id.as_str();
     if let Some(stored) = &stored {
         write_columns(tx.conn, stored.row, &agent, &stamp)?;
@@ -188,6 +191,23 @@ pub(crate) fn update(tx: &mut Tx<'_>, id: &SpiffeId, update: AgentUpdate, now: i
         write_columns(tx.conn, row, &agent, &time::to_text(now))?;
         tx.agent_changed(id, Change::AgentSet(Box::new(agent.clone())))?;
     }
+    Ok(Some(agent))
+}
+
+pub(crate) fn promote_serial(
+    tx: &mut Tx<'_>,
+    id: &SpiffeId,
+    serial: &str,
+    now: i64,
+) -> Result<Option<Agent>> {
+    let Some(Stored { row, agent: stored }) = fetch_stored(tx.conn, id)? else {
+        return Ok(None);
+    };
+    let Some(agent) = stored.promoted(serial) else {
+        return Ok(None);
+    };
+    write_columns(tx.conn, row, &agent, &time::to_text(now))?;
+    tx.agent_changed(id, Change::AgentSet(Box::new(agent.clone())))?;
     Ok(Some(agent))
 }
 

@@ -57,7 +57,7 @@ macro_rules! conformance {
                 a_failed_item_is_alone, update_takes_the_mask, update_refusals, deleted_and_pruned,
                 filters, selector_matches, federates_with_matches, pages, many_at_once;
             agents:
-                put_fetch_update, replaced_on_attestation, filters, deleted_with_alias_entries, pruned, pages;
+                put_fetch_update, replaced_on_attestation, renewed_serial_is_promoted, a_ban_stays, filters, deleted_with_alias_entries, pruned, pages;
             tokens:
                 single_use, refusals, pruned, journals;
             bundles:

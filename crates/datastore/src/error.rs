@@ -20,6 +20,9 @@ pub enum Error {
     /// The write is refused by what else is stored (a bundle that entries federate with, mode restrict).
     #[error("datastore-sql: {0}")]
     FailedPrecondition(String),
+    /// A banned agent attests again; it stays banned until it is deleted.
+    #[error("agent is banned")]
+    AgentBanned,
     /// An entry is to federate with a trust domain whose bundle is not stored. SPIRE answers Internal.
     #[error("unable to find federated bundle \"{}\"", .0.as_id_str())]
     UnknownFederatedBundle(TrustDomain),

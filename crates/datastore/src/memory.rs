@@ -122,6 +122,10 @@ impl Datastore for MemoryStore {
         Ok(self.write(|state| state.update_agent(id, update)))
     }
 
+    async fn promote_agent_serial(&self, id: &SpiffeId, serial: &str, _now: i64) -> Result<Option<Agent>> {
+        Ok(self.write(|state| state.promote_agent_serial(id, serial)))
+    }
+
     async fn delete_agent(&self, id: &SpiffeId) -> Result<Option<Agent>> {
         Ok(self.write(|state| state.delete_agent(id)))
     }

@@ -187,6 +187,19 @@ impl AgentUpdate {
     }
 }
 
+impl Agent {
+    /// See [`Datastore::promote_agent_serial`].
+    pub fn promoted(&self, serial: &str) -> Option<Self> {
+        (!self.is_banned() && !serial.is_empty() && self.new_serial_number == serial).then(|| Self {
+            serial_number: serial.to_owned(),
+            expires_at: self.new_expires_at,
+            new_serial_number: String::new(),
+            new_expires_at: 0,
+            ..self.clone()
+        })
+    }
+}
+
 /// What a bundle prune left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrunedBundle {
@@ -230,7 +243,8 @@ pub trait Datastore: Send + Sync + 'static {
 
     // Agents.
 
-    /// Creates or replaces the agent's row and selectors (attestation).
+    /// Creates or replaces the agent's row and selectors (attestation). `Error::AgentBanned` if the row is a banned
+    /// agent's, whenever the ban came: only deleting it lets the agent in again.
     async fn put_agent(&self, agent: Agent, now: i64) -> Result<()>;
     /// With selectors.
     async fn fetch_agent(&self, id: &SpiffeId) -> Result<Option<Agent>>;
@@ -238,6 +252,10 @@ pub trait Datastore: Send + Sync + 'static {
     async fn list_agents(&self, filter: &AgentFilter, page: &PageRequest) -> Result<Page<Agent>>;
     async fn count_agents(&self, filter: &AgentFilter) -> Result<u64>;
     async fn update_agent(&self, id: &SpiffeId, update: AgentUpdate, now: i64) -> Result<Option<Agent>>;
+    /// Makes the renewed serial the current one, with its expiry, if it is the stored agent's `new_serial_number` and
+    /// the agent is not banned. `None` = not so (any more), and nothing is changed: the check is part of the write, so a
+    /// ban is never undone.
+    async fn promote_agent_serial(&self, id: &SpiffeId, serial: &str, now: i64) -> Result<Option<Agent>>;
     /// Deletes the row, its selectors, and entries created for it by a join token's alias.
     async fn delete_agent(&self, id: &SpiffeId) -> Result<Option<Agent>>;
     /// Deletes, as [`Datastore::delete_agent`] does, at most `limit` agents that expired before `before`; banned

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use steeple_datastore::AgentUpdate;
-use steeple_datastore::model::Entry;
+use steeple_datastore::Error as StoreError;
+use steeple_datastore::model::{Agent, Entry};
 use steeple_proto::spire::api::types::permission_denied_details::Reason;
 use steeple_spiffe::SpiffeId;
 use tonic::{Code, Status};
@@ -148,20 +148,25 @@ pub async fn authorize_agent(state: &ServerState, svid: &CallerSvid) -> Result<(
         return Ok(());
     }
     if agent.new_serial_number != serial {
-        let denied =
-            AgentDenied::NotActive { id: id.clone(), expected: agent.serial_number.clone(), has: serial };
-        return Err(denied.into());
+        return Err(not_active(&agent, serial).into());
     }
-    let update = AgentUpdate {
-        serial_number: Some(serial),
-        expires_at: Some(agent.new_expires_at),
-        new_serial_number: Some(String::new()),
-        new_expires_at: Some(0),
-        ..AgentUpdate::default()
-    };
-    match state.store.update_agent(id, update, state.clock.now()).await {
-        Ok(Some(_)) => Ok(()),
-        Ok(None) => Err(AgentDenied::NotAttested(id.clone()).into()),
-        Err(e) => Err(Denied::Failed(format!("unable to activate the new agent SVID: {e}"))),
+    let promoted = state.store.promote_agent_serial(id, &serial, state.clock.now()).await;
+    if promoted.map_err(activation_failed)?.is_some() {
+        return Ok(());
     }
+    // The view was behind the store: the agent was banned or deleted, renewed again, or another of its calls did it.
+    match state.store.fetch_agent(id).await.map_err(activation_failed)? {
+        None => Err(AgentDenied::NotAttested(id.clone()).into()),
+        Some(agent) if agent.is_banned() => Err(AgentDenied::Banned(id.clone()).into()),
+        Some(agent) if agent.serial_number == serial => Ok(()),
+        Some(agent) => Err(not_active(&agent, serial).into()),
+    }
+}
+
+fn not_active(agent: &Agent, has: String) -> AgentDenied {
+    AgentDenied::NotActive { id: agent.id.clone(), expected: agent.serial_number.clone(), has }
+}
+
+fn activation_failed(error: StoreError) -> Denied {
+    Denied::Failed(format!("unable to activate the new agent SVID: {error}"))
 }

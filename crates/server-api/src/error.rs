@@ -117,6 +117,7 @@ pub fn store_code(error: &steeple_datastore::Error) -> Code {
         Error::AlreadyExists(_) => Code::AlreadyExists,
         Error::NotFound(_) => Code::NotFound,
         Error::FailedPrecondition(_) => Code::FailedPrecondition,
+        Error::AgentBanned => Code::PermissionDenied,
         Error::Unavailable(_) => Code::Unavailable,
         Error::UnknownFederatedBundle(_) | Error::LogTruncated(_) | Error::Internal(_) => Code::Internal,
     }

@@ -48,7 +48,10 @@ calls! {
     node_update = "node.update",
     node_delete = "node.delete",
     node_prune = "node.prune",
+    selectors_set = "node_selectors.set",
+    selectors_list = "node_selectors.list",
     token_create = "join_token.create",
+    token_fetch = "join_token.fetch",
     token_delete = "join_token.delete",
     token_prune = "join_token.prune",
     bundle_fetch = "bundle.fetch",
@@ -69,11 +72,13 @@ calls! {
 pub struct MeteredStore {
     inner: Arc<dyn Datastore>,
     calls: StoreCalls,
+    /// SPIRE reads all entries again every five seconds; ours follows the log.
+    cache_reload: CallMetric,
 }
 
 impl MeteredStore {
     pub fn new(inner: Arc<dyn Datastore>) -> Self {
-        Self { inner, calls: StoreCalls::new() }
+        Self { inner, calls: StoreCalls::new(), cache_reload: CallMetric::new("entry.cache.reload") }
     }
 }
 
@@ -105,11 +110,19 @@ impl Datastore for MeteredStore {
     }
 
     async fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Logged>> {
-        self.inner.changes_since(after, limit).await
+        let start = self.cache_reload.start();
+        let outcome = self.inner.changes_since(after, limit).await;
+        self.cache_reload.done(start, code(&outcome));
+        outcome
     }
 
+    /// SPIRE lists the selectors of agents in a call of their own.
     async fn snapshot(&self) -> Result<Snapshot> {
-        self.inner.snapshot().await
+        let start = self.cache_reload.start();
+        let outcome = self.inner.snapshot().await;
+        self.cache_reload.done(start, code(&outcome));
+        self.calls.selectors_list.done(start, code(&outcome));
+        outcome
     }
 
     fn watch_head(&self) -> watch::Receiver<Revision> {
@@ -155,8 +168,13 @@ impl Datastore for MeteredStore {
         metered!(self.entry_prune, code, self.inner.prune_entries(before))
     }
 
+    /// SPIRE stores the selectors in a call of their own.
     async fn put_agent(&self, agent: Agent, now: i64) -> Result<()> {
-        metered!(self.node_create, code, self.inner.put_agent(agent, now))
+        let start = self.calls.node_create.start();
+        let outcome = self.inner.put_agent(agent, now).await;
+        self.calls.node_create.done(start, code(&outcome));
+        self.calls.selectors_set.done(start, code(&outcome));
+        outcome
     }
 
     async fn fetch_agent(&self, id: &SpiffeId) -> Result<Option<Agent>> {
@@ -175,6 +193,10 @@ impl Datastore for MeteredStore {
         metered!(self.node_update, code_of_found, self.inner.update_agent(id, update, now))
     }
 
+    async fn promote_agent_serial(&self, id: &SpiffeId, serial: &str, now: i64) -> Result<Option<Agent>> {
+        metered!(self.node_update, code_of_found, self.inner.promote_agent_serial(id, serial, now))
+    }
+
     async fn delete_agent(&self, id: &SpiffeId) -> Result<Option<Agent>> {
         metered!(self.node_delete, code_of_found, self.inner.delete_agent(id))
     }
@@ -187,8 +209,16 @@ impl Datastore for MeteredStore {
         metered!(self.token_create, code, self.inner.create_join_token(token, now))
     }
 
+    /// SPIRE fetches, then deletes.
     async fn take_join_token(&self, token: &str) -> Result<Option<JoinToken>> {
-        metered!(self.token_delete, code_of_found, self.inner.take_join_token(token))
+        let start = self.calls.token_fetch.start();
+        let outcome = self.inner.take_join_token(token).await;
+        // SPIRE's fetch of a token that is not there succeeds; it deletes only what it found.
+        self.calls.token_fetch.done(start, code(&outcome));
+        if !matches!(outcome, Ok(None)) {
+            self.calls.token_delete.done(start, code(&outcome));
+        }
+        outcome
     }
 
     async fn prune_join_tokens(&self, before: i64) -> Result<u64> {

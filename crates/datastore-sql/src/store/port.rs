@@ -111,6 +111,11 @@ impl Datastore for SqlStore {
         self.write(move |tx| agents::update(tx, &id, update, now)).await
     }
 
+    async fn promote_agent_serial(&self, id: &SpiffeId, serial: &str, now: i64) -> Result<Option<Agent>> {
+        let (id, serial) = (id.clone(), serial.to_owned());
+        self.write(move |tx| agents::promote_serial(tx, &id, &serial, now)).await
+    }
+
     async fn delete_agent(&self, id: &SpiffeId) -> Result<Option<Agent>> {
         let id = id.clone();
         self.write(move |tx| agents::delete(tx, &id)).await

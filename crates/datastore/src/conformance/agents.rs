@@ -61,6 +61,62 @@ pub async fn replaced_on_attestation(fresh: Factory) {
     assert_eq!(store.fetch_agent(&id("/spire/agent/z")).await.unwrap(), None);
 }
 
+/// A renewed serial becomes current once, and never on a row that a ban reached first.
+pub async fn renewed_serial_is_promoted(fresh: Factory) {
+    let fresh = fresh();
+    let store = &*fresh.store;
+    let renewed = Agent {
+        new_serial_number: "5678".into(),
+        new_expires_at: NOW + 7200,
+        selectors: selectors(&["a:1"]),
+        ..agent("/spire/agent/x", "k8s_psat")
+    };
+    store.put_agent(renewed.clone(), NOW).await.unwrap();
+    let head = store.head().await.unwrap();
+    for serial in ["1234", "9", ""] {
+        assert_eq!(store.promote_agent_serial(&renewed.id, serial, NOW).await.unwrap(), None, "{serial}");
+    }
+    assert_eq!(store.promote_agent_serial(&id("/spire/agent/y"), "5678", NOW).await.unwrap(), None);
+    assert_eq!(store.head().await.unwrap(), head);
+    let promoted = Agent {
+        serial_number: "5678".into(),
+        expires_at: NOW + 7200,
+        new_serial_number: String::new(),
+        new_expires_at: 0,
+        ..renewed.clone()
+    };
+    let answer = store.promote_agent_serial(&renewed.id, "5678", NOW).await.unwrap();
+    assert_eq!(answer, Some(promoted.clone()));
+    assert_eq!(store.fetch_agent(&renewed.id).await.unwrap(), Some(promoted.clone()));
+    let log = store.changes_since(head, 10).await.unwrap();
+    assert_eq!(log.into_iter().map(|l| l.change).collect::<Vec<_>>(), [Change::AgentSet(Box::new(promoted))]);
+    assert_eq!(store.promote_agent_serial(&renewed.id, "5678", NOW).await.unwrap(), None);
+}
+
+/// Nothing but deleting its row lifts a ban: no renewal that was under way, and no attestation.
+pub async fn a_ban_stays(fresh: Factory) {
+    let fresh = fresh();
+    let store = &*fresh.store;
+    let first = agent("/spire/agent/x", "k8s_psat");
+    store.put_agent(first.clone(), NOW).await.unwrap();
+    let ban = AgentUpdate { serial_number: Some(String::new()), ..Default::default() };
+    store.update_agent(&first.id, ban, NOW).await.unwrap().unwrap();
+    let renewal = AgentUpdate {
+        new_serial_number: Some("5678".into()),
+        new_expires_at: Some(NOW + 7200),
+        ..Default::default()
+    };
+    store.update_agent(&first.id, renewal, NOW).await.unwrap().unwrap();
+    let head = store.head().await.unwrap();
+    assert_eq!(store.promote_agent_serial(&first.id, "5678", NOW).await.unwrap(), None);
+    assert!(matches!(store.put_agent(first.clone(), NOW).await, Err(Error::AgentBanned)));
+    assert!(store.fetch_agent(&first.id).await.unwrap().unwrap().is_banned());
+    assert_eq!(store.head().await.unwrap(), head);
+    store.delete_agent(&first.id).await.unwrap().unwrap();
+    store.put_agent(first.clone(), NOW).await.unwrap();
+    assert_eq!(store.fetch_agent(&first.id).await.unwrap(), Some(first));
+}
+
 pub async fn filters(fresh: Factory) {
     let fresh = fresh();
     let store = &*fresh.store;

@@ -58,6 +58,7 @@ enum Op {
     ListEntries(EntryFilter, u32),
     PutAgent(Agent),
     UpdateAgent(Agent, AgentUpdate),
+    Promote(Agent, String),
     DeleteAgent(Agent),
     PruneAgents(i64, bool, u32),
     ListAgents(AgentFilter, u32),
@@ -76,7 +77,7 @@ enum Op {
 
 impl Op {
     fn pick(rng: &mut Rng) -> Self {
-        match rng.u32(0..34) {
+        match rng.u32(0..35) {
             0..=6 => Self::CreateEntries((0..rng.u32(1..4)).map(|_| some_entry(rng)).collect()),
             7..=9 => Self::UpdateEntry(some_entry(rng), some_mask(rng)),
             10..=11 => Self::DeleteEntry(some_entry(rng).id),
@@ -96,6 +97,7 @@ impl Op {
             30 => Self::AppendBundle(some_bundle(rng)),
             31 => Self::DeleteBundle(some_bundle(rng), some_mode(rng)),
             32 => Self::PruneBundle(some_bundle(rng), NOW + rng.i64(-3..3)),
+            33 => Self::Promote(some_agent(rng), rng.u32(0..3).to_string()),
             _ if rng.bool() => Self::ListBundles(rng.u32(0..3)),
             _ => Self::PutJournal(CaJournal { data: vec![rng.u8(..)], ..Default::default() }),
         }
@@ -127,6 +129,7 @@ async fn run(store: &dyn Datastore, op: &Op) -> String {
         }
         Op::PutAgent(agent) => text(store.put_agent(agent.clone(), NOW).await),
         Op::UpdateAgent(agent, update) => text(store.update_agent(&agent.id, update.clone(), NOW).await),
+        Op::Promote(agent, serial) => text(store.promote_agent_serial(&agent.id, serial, NOW).await),
         Op::DeleteAgent(agent) => {
             text((store.fetch_agent(&agent.id).await, store.delete_agent(&agent.id).await))
         }
@@ -236,6 +239,7 @@ fn some_agent(rng: &mut Rng) -> Agent {
     Agent {
         serial_number: if rng.u32(0..4) == 0 { String::new() } else { rng.u32(..).to_string() },
         expires_at: NOW + rng.i64(-3..3),
+        new_serial_number: if rng.bool() { String::new() } else { rng.u32(0..3).to_string() },
         new_expires_at: if rng.bool() { 0 } else { NOW + rng.i64(0..9) },
         can_reattest: rng.bool(),
         selectors: some_selectors(rng, 0),

@@ -172,6 +172,9 @@ impl State {
 
     pub fn put_agent(&mut self, agent: Agent) -> Result<()> {
         validate::agent_selectors(&agent.selectors)?;
+        if self.agents.values().any(|stored| stored.id == agent.id && stored.is_banned()) {
+            return Err(Error::AgentBanned);
+        }
         let row = self.agent_row(&agent.id).unwrap_or_else(|| self.next_row());
         self.agents.insert(row, agent.clone());
         self.changed(Change::AgentSet(Box::new(agent)));
@@ -203,6 +206,14 @@ impl State {
             self.agents.insert(row, agent.clone());
             self.changed(Change::AgentSet(Box::new(agent.clone())));
         }
+        Some(agent)
+    }
+
+    pub fn promote_agent_serial(&mut self, id: &SpiffeId, serial: &str) -> Option<Agent> {
+        let row = self.agent_row(id)?;
+        let agent = self.agents.get(&row)?.promoted(serial)?;
+        self.agents.insert(row, agent.clone());
+        self.changed(Change::AgentSet(Box::new(agent.clone())));
         Some(agent)
     }
 

@@ -212,6 +212,10 @@ impl Datastore for FakeStore {
         unused()
     }
 
+    async fn promote_agent_serial(&self, _id: &SpiffeId, _serial: &str, _now: i64) -> Result<Option<Agent>> {
+        unused()
+    }
+
     async fn delete_agent(&self, _id: &SpiffeId) -> Result<Option<Agent>> {
         unused()
     }
