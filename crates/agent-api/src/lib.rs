@@ -19,6 +19,7 @@ pub mod failure;
 pub mod health;
 pub mod identity;
 pub mod link;
+mod report;
 pub mod signing;
 pub mod state;
 pub mod storage;

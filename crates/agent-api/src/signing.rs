@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
+use jiff::Timestamp;
 use steeple_agent_core::batch::BatchSize;
 use steeple_agent_core::cache::{Priority, Svid};
 use steeple_agent_core::jwt_cache::{Found, JwtKey, Token};
@@ -107,6 +108,7 @@ impl Signing {
                 return true;
             }
         };
+        announce(&jobs);
         let request = BatchNewX509svidRequest { params: requests };
         let counter = CallCounter::start(&["manager", "sync", "fetch_svids_updates"]);
         let answer = timed("signing X.509-SVIDs", self.link.svid().batch_new_x509svid(request)).await;
@@ -132,21 +134,27 @@ impl Signing {
             .map(|((job, result), key)| signed(&job.entry, result, &key))
             .collect();
         let now = self.state.now();
+        let mut updated = Vec::with_capacity(jobs.len());
         let mut cache = self.state.cache();
-        let before = cache.svid_count();
-        let count = jobs.len();
         for (job, outcome) in jobs.iter().zip(outcomes) {
             match outcome {
-                Ok(svid) => cache.issued(job, svid, now),
+                Ok(svid) => {
+                    if cache.issued(job, svid, now) {
+                        updated.push(&job.entry);
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(subsystem_name = "manager", entry_id = &*job.entry.id, spiffe_id = %job.entry.spiffe_id, error, "X.509-SVID was not issued");
                     cache.failed(job, &error, now);
                 }
             }
         }
-        let added = cache.svid_count().saturating_sub(before);
-        metrics::counter!("lru_cache_entry_update").increment(count.saturating_sub(added) as u64);
-        metrics::gauge!("lru_cache_svid_map_size", "svid_type" => "X509").set(cache.svid_count() as f64);
+        let held = cache.svid_count();
+        drop(cache);
+        metrics::gauge!("lru_cache_svid_map_size", "svid_type" => "X509").set(held as f64);
+        for entry in updated {
+            tracing::debug!(subsystem_name = "cache_manager", entry = &*entry.id, spiffe_id = %entry.spiffe_id, "SVID updated");
+        }
         true
     }
 
@@ -278,6 +286,30 @@ impl Signing {
 }
 
 const LONG: Duration = Duration::from_mins(1);
+
+/// SPIRE's lines about what it is about to ask for.
+fn announce(jobs: &[SignJob]) {
+    for SignJob { entry, replaces, .. } in jobs {
+        let (entry_id, spiffe_id) = (&*entry.id, entry.spiffe_id.as_str());
+        match replaces.and_then(|at| Timestamp::from_second(at).ok()) {
+            None => {
+                tracing::info!(subsystem_name = "manager", entry_id, spiffe_id, "Creating X509-SVID");
+            }
+            Some(expires_at) => {
+                tracing::info!(subsystem_name = "manager", entry_id, spiffe_id, %expires_at, "Renewing X509-SVID");
+            }
+        }
+    }
+    let expiring = jobs.iter().filter(|job| job.expiring).count();
+    if expiring > 0 {
+        metrics::histogram!("cache_manager.expiring_svids").record(expiring as f64);
+        tracing::debug!(
+            subsystem_name = "manager",
+            expiring_svids = expiring,
+            "Updating expiring SVIDs in cache"
+        );
+    }
+}
 
 fn csr(entry: &Entry, key_type: KeyType) -> Result<(Vec<u8>, PrivateKey), steeple_spiffe::KeyError> {
     let key = PrivateKey::generate(key_type)?;

@@ -7,7 +7,10 @@ use steeple_agent_core::view::Changes;
 use steeple_agent_core::{Cache, CacheConfig, Millis, SelectorSet, Subscription, View};
 use steeple_runtime::clock::Clock;
 use steeple_spiffe::TrustDomain;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tonic::Status;
+
+use crate::report::Report;
 
 /// See the [module](self).
 pub struct AgentState {
@@ -19,6 +22,7 @@ pub struct AgentState {
     /// Signing has something to do.
     pub(crate) work: Notify,
     last_sync: std::sync::atomic::AtomicI64,
+    closed: watch::Sender<bool>,
 }
 
 impl AgentState {
@@ -31,6 +35,7 @@ impl AgentState {
             jwt: Mutex::new(JwtCache::new(jwt_cache_max)),
             work: Notify::new(),
             last_sync: std::sync::atomic::AtomicI64::new(0),
+            closed: watch::Sender::new(false),
         }
     }
 
@@ -59,18 +64,43 @@ impl AgentState {
                 self.jwt().drop_signed_by(&tainted);
             }
         }
+        let mut report = Report::default();
         if !changes.is_empty() {
             let mut cache = self.cache();
-            let before = cache.entry_count();
+            report = Report::of(changes, &cache);
             cache.apply(changes, self.now());
-            let after = cache.entry_count();
+            let entries = cache.entry_count() as f64;
             drop(cache);
             self.work.notify_one();
-            metrics::counter!("lru_cache_entry_add").increment(after.saturating_sub(before) as u64);
-            metrics::counter!("lru_cache_entry_remove").increment(changes.removed.len() as u64);
-            metrics::gauge!("lru_cache_record_map_size", "svid_type" => "X509").set(after as f64);
-            metrics::gauge!("sync_entries_total").set(after as f64);
+            metrics::gauge!("lru_cache_record_map_size", "svid_type" => "X509").set(entries);
+            metrics::gauge!("sync_entries_total").set(entries);
+            metrics::gauge!("sync_bundles_total").set(self.view().bundle_count() as f64);
         }
+        report.tell();
+    }
+
+    /// Answers and ends every call to the Workload API: clients connect again, to the agent that comes next.
+    pub fn close(&self) {
+        self.closed.send_replace(true);
+        self.cache().close();
+    }
+
+    /// The result of `call`, or [`AgentState::stopping`] once the agent stops.
+    pub(crate) async fn unless_closed<T>(
+        &self,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let mut closed = self.closed.subscribe();
+        tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => Err(Self::stopping()),
+            result = call => result,
+        }
+    }
+
+    /// Clients take it for a reason to connect again.
+    pub(crate) fn stopping() -> Status {
+        Status::unavailable("the agent is stopping")
     }
 
     pub(crate) fn synced(&self) {

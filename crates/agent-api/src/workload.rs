@@ -169,10 +169,10 @@ impl WorkloadApi {
         if !caller.is_agent
             && !self.0.limiter.allows(method, &caller.selectors, self.0.state.clock.monotonic())
         {
+            let method = format!("/SpiffeWorkloadAPI/{method}");
+            let refusal = format!("rate limit exceeded for {method}");
             metrics::counter!("workload_api.rate_limit_exceeded", "method" => method).increment(1);
-            return Err(failed(Status::unavailable(format!(
-                "rate limit exceeded for /SpiffeWorkloadAPI/{method}"
-            ))));
+            return Err(failed(Status::unavailable(refusal)));
         }
         if let Some(meter) = meter.as_mut().filter(|_| caller.is_agent) {
             meter.discard();

@@ -18,6 +18,7 @@ use tower_service::Service;
 
 use super::WorkloadApi;
 use super::codec::EncodedCodec;
+use crate::state::AgentState;
 
 /// What a handler streams.
 pub(super) type Encoded = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
@@ -38,29 +39,32 @@ impl Service<HttpRequest<Body>> for WorkloadApi {
 
     fn call(&mut self, request: HttpRequest<Body>) -> Self::Future {
         let api = self.clone();
+        let state = self.0.state.clone();
         let method = request.uri().path().rsplit('/').next().unwrap_or_default();
         match method {
-            "FetchX509SVID" => stream::<workload::X509svidRequest, _>(request, move |request| {
+            "FetchX509SVID" => stream::<workload::X509svidRequest, _>(state, request, move |request| {
                 api.clone().fetch_x509_svid(request)
             }),
-            "FetchX509Bundles" => stream::<workload::X509BundlesRequest, _>(request, move |request| {
+            "FetchX509Bundles" => stream::<workload::X509BundlesRequest, _>(state, request, move |request| {
                 api.clone().fetch_x509_bundles(request)
             }),
-            "FetchJWTBundles" => stream::<workload::JwtBundlesRequest, _>(request, move |request| {
+            "FetchJWTBundles" => stream::<workload::JwtBundlesRequest, _>(state, request, move |request| {
                 api.clone().fetch_jwt_bundles(request)
             }),
-            "FetchWITSVID" => stream::<workload::WitsvidRequest, _>(request, move |request| {
+            "FetchWITSVID" => stream::<workload::WitsvidRequest, _>(state, request, move |request| {
                 api.clone().unimplemented(request, "fetching WIT-SVIDs is not implemented")
             }),
-            "FetchWITBundles" => stream::<workload::WitBundlesRequest, _>(request, move |request| {
+            "FetchWITBundles" => stream::<workload::WitBundlesRequest, _>(state, request, move |request| {
                 api.clone().unimplemented(request, "fetching WIT bundles is not implemented")
             }),
-            "FetchJWTSVID" => unary::<workload::JwtsvidRequest, _>(request, move |request| {
+            "FetchJWTSVID" => unary::<workload::JwtsvidRequest, _>(state, request, move |request| {
                 api.clone().fetch_jwt_svid(request)
             }),
-            "ValidateJWTSVID" => unary::<workload::ValidateJwtsvidRequest, _>(request, move |request| {
-                api.clone().validate_jwt_svid(request)
-            }),
+            "ValidateJWTSVID" => {
+                unary::<workload::ValidateJwtsvidRequest, _>(state, request, move |request| {
+                    api.clone().validate_jwt_svid(request)
+                })
+            }
             other => {
                 let status = Status::new(
                     Code::Unimplemented,
@@ -73,6 +77,7 @@ impl Service<HttpRequest<Body>> for WorkloadApi {
 }
 
 fn stream<D, F>(
+    state: Arc<AgentState>,
     request: HttpRequest<Body>,
     handler: impl Fn(Request<D>) -> F + Send + Sync + 'static,
 ) -> Answer<Result<HttpResponse<Body>, Infallible>>
@@ -81,8 +86,8 @@ where
     F: Future<Output = Result<Encoded, Status>> + Send + 'static,
 {
     let handler = Arc::new(move |request: Request<D>| {
-        let answer = handler(request);
-        Box::pin(async move { answer.await.map(Response::new) }) as Answer<_>
+        let (state, answer) = (state.clone(), handler(request));
+        Box::pin(async move { state.unless_closed(answer).await.map(Response::new) }) as Answer<_>
     });
     Box::pin(async move {
         let mut grpc = Grpc::new(EncodedCodec::<D>::default());
@@ -91,6 +96,7 @@ where
 }
 
 fn unary<D, F>(
+    state: Arc<AgentState>,
     request: HttpRequest<Body>,
     handler: impl Fn(Request<D>) -> F + Send + Sync + 'static,
 ) -> Answer<Result<HttpResponse<Body>, Infallible>>
@@ -99,8 +105,8 @@ where
     F: Future<Output = Result<Bytes, Status>> + Send + 'static,
 {
     let handler = Arc::new(move |request: Request<D>| {
-        let answer = handler(request);
-        Box::pin(async move { answer.await.map(Response::new) }) as Answer<_>
+        let (state, answer) = (state.clone(), handler(request));
+        Box::pin(async move { state.unless_closed(answer).await.map(Response::new) }) as Answer<_>
     });
     Box::pin(async move {
         let mut grpc = Grpc::new(EncodedCodec::<D>::default());

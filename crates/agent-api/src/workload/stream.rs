@@ -9,7 +9,7 @@ use tonic::Status;
 
 use super::service::Encoded;
 use super::{Caller, WorkloadApi, encode};
-use crate::state::Subscribed;
+use crate::state::{AgentState, Subscribed};
 
 /// What a stream carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +33,14 @@ pub(super) fn run(api: WorkloadApi, caller: Caller, subscribed: Subscribed, kind
     Box::pin(stream::unfold(Some(open), |open| async move {
         let mut open = open?;
         match open.next().await {
-            Some(Ok(bytes)) => Some((Ok(bytes), Some(open))),
-            Some(Err(status)) => Some((open.caller.ended(Err(status)), None)),
-            None => None,
+            Ok(bytes) => Some((Ok(bytes), Some(open))),
+            Err(status) => Some((open.caller.ended(Err(status)), None)),
         }
     }))
 }
 
 impl Open {
-    async fn next(&mut self) -> Option<Result<Bytes, Status>> {
+    async fn next(&mut self) -> Result<Bytes, Status> {
         loop {
             match self.newest() {
                 Ok(None) => {}
@@ -49,13 +48,15 @@ impl Open {
                     // The process may have ended and its socket live on in another's hands.
                     if let Err(error) = self.caller.peer.still_here() {
                         tracing::debug!(subsystem_name = "endpoints", service = "WorkloadAPI", method = self.caller.method, pid = self.caller.peer.pid, error = %error, "Caller gone; closing its stream");
-                        return Some(Err(Status::unavailable("workload attestation failed")));
+                        return Err(Status::unavailable("workload attestation failed"));
                     }
-                    return Some(Ok(bytes));
+                    return Ok(bytes);
                 }
-                Err(status) => return Some(Err(status)),
+                Err(status) => return Err(status),
             }
-            self.subscribed.subscription.updates.changed().await.ok()?;
+            if self.subscribed.subscription.updates.changed().await.is_err() {
+                return Err(AgentState::stopping());
+            }
         }
     }
 
