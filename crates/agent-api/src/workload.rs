@@ -1,5 +1,6 @@
 //! The SPIFFE Workload API (SPIFFE_Workload_API.md, statuses and messages as SPIRE's).
 
+mod calls;
 mod codec;
 mod encode;
 mod jwt;
@@ -22,6 +23,7 @@ use tonic::{Request, Status};
 use crate::attest::WorkloadAttestation;
 use crate::signing::Signing;
 use crate::state::{AgentState, Subscribed};
+use calls::{Calls, Place};
 use limit::Limiter;
 pub use limit::RateLimits;
 use meter::{Meter, Meters};
@@ -41,6 +43,8 @@ pub struct WorkloadConfig {
     /// Prefixes of selectors that may appear in logs.
     pub log_selectors: Vec<String>,
     pub rate_limits: RateLimits,
+    /// Calls, mostly open streams, that one user may have under way; more are refused.
+    pub calls_per_user: usize,
     /// The agent's own process, which asks for its health check: it never waits and is not counted.
     pub agent_pid: u32,
 }
@@ -63,6 +67,7 @@ struct Inner {
     signing: Arc<Signing>,
     config: WorkloadConfig,
     limiter: Limiter,
+    calls: Arc<Calls>,
     meters: Meters,
 }
 
@@ -75,6 +80,8 @@ struct Caller {
     timeout: Option<Duration>,
     meter: Option<Meter>,
     is_agent: bool,
+    /// Its place among the user's calls.
+    _place: Option<Place>,
 }
 
 impl Caller {
@@ -100,7 +107,8 @@ impl WorkloadApi {
         config: WorkloadConfig,
     ) -> Self {
         let limiter = Limiter::new(config.rate_limits);
-        Self(Arc::new(Inner { state, attestation, signing, config, limiter, meters: Meters::new() }))
+        let calls = Arc::new(Calls::new(config.calls_per_user));
+        Self(Arc::new(Inner { state, attestation, signing, config, limiter, calls, meters: Meters::new() }))
     }
 
     async fn fetch_x509_svid(self, request: Request<workload::X509svidRequest>) -> Result<Encoded, Status> {
@@ -160,12 +168,35 @@ impl WorkloadApi {
                 "the caller is not known: the Workload API is served on Unix sockets only",
             ))
         })?;
+        let is_agent = u32::try_from(peer.pid) == Ok(self.0.config.agent_pid);
+        let place = if is_agent {
+            None
+        } else {
+            let place = self.0.calls.enter(peer.uid, self.0.state.clock.monotonic());
+            Some(place.map_err(|full| {
+                if let Some(held_back) = full.to_log {
+                    tracing::warn!(
+                        subsystem_name = "endpoints",
+                        service = "WorkloadAPI",
+                        method,
+                        pid = peer.pid,
+                        uid = peer.uid,
+                        limit = full.limit,
+                        held_back,
+                        "Call refused: the user has too many under way"
+                    );
+                }
+                failed(Status::resource_exhausted(format!(
+                    "user {} has {} calls to the Workload API under way, as many as one may; close some streams",
+                    peer.uid, full.limit
+                )))
+            })?)
+        };
         let selectors = self.0.attestation.attest(&peer).await.map_err(|error| {
             tracing::error!(subsystem_name = "endpoints", service = "WorkloadAPI", method, pid = peer.pid, error = %error, "Workload attestation failed");
             failed(Status::unavailable("workload attestation failed"))
         })?;
-        let is_agent = u32::try_from(peer.pid) == Ok(self.0.config.agent_pid);
-        let caller = Caller { peer, selectors, method, timeout, meter: None, is_agent };
+        let caller = Caller { peer, selectors, method, timeout, meter: None, is_agent, _place: place };
         if !caller.is_agent
             && !self.0.limiter.allows(method, &caller.selectors, self.0.state.clock.monotonic())
         {

@@ -11,6 +11,8 @@
 mod agent;
 #[path = "agent/server.rs"]
 mod server;
+#[path = "agent/stop.rs"]
+mod stop;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

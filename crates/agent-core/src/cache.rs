@@ -9,6 +9,7 @@
 //!   signed ahead while there is room and dropped by last use when there is none.
 
 mod index;
+mod look;
 mod queue;
 mod update;
 
@@ -19,7 +20,7 @@ use steeple_spiffe::TrustDomain;
 use steeple_spiffe::bundle::Bundle;
 use tokio::sync::watch;
 
-use crate::entry::{Entry, SelectorSet, unique_hints};
+use crate::entry::{Entry, SelectorSet};
 use crate::rotation::RotationPolicy;
 use crate::view::Changes;
 use crate::{Millis, millis};
@@ -46,6 +47,10 @@ pub struct CacheConfig {
 pub struct SignJob {
     pub entry: Arc<Entry>,
     pub priority: Priority,
+    /// When the SVID that it replaces ends, Unix seconds.
+    pub replaces: Option<i64>,
+    /// It is replaced because it falls due, not because its entry changed.
+    pub expiring: bool,
     generation: u64,
 }
 
@@ -78,6 +83,7 @@ pub struct Cache {
     uses: u64,
     signed: usize,
     in_flight_unsigned: usize,
+    closed: bool,
 }
 
 #[derive(Debug)]
@@ -133,22 +139,8 @@ impl Cache {
             uses: 0,
             signed: 0,
             in_flight_unsigned: 0,
+            closed: false,
         }
-    }
-
-    /// How many X.509-SVIDs are held.
-    pub fn svid_count(&self) -> usize {
-        self.signed
-    }
-
-    /// How many entries are known.
-    pub fn entry_count(&self) -> usize {
-        self.records.len()
-    }
-
-    /// The own trust domain's bundle.
-    pub fn bundle(&self) -> Option<&Arc<Bundle>> {
-        self.bundle.as_ref()
     }
 
     /// Takes over what the view changed.
@@ -193,31 +185,17 @@ impl Cache {
         self.trim(now);
     }
 
-    /// Entries that a workload with these selectors may have: by entry id, hints unique.
-    pub fn matching(&self, selectors: &SelectorSet) -> Vec<Arc<Entry>> {
-        let mut matched: Vec<Arc<Entry>> = self
-            .entries
-            .candidates(selectors)
-            .filter_map(|id| self.records.get(id))
-            .filter(|record| record.entry.matches(selectors))
-            .map(|record| record.entry.clone())
-            .collect();
-        matched.sort_by(|a, b| a.id.cmp(&b.id));
-        unique_hints(&mut matched);
-        matched
-    }
-
-    /// Bundles that a workload with these entries may use: the own one first.
-    pub fn bundles_for(&self, entries: &[Arc<Entry>]) -> (Option<Arc<Bundle>>, Vec<Arc<Bundle>>) {
-        let mut domains: Vec<&TrustDomain> = entries.iter().flat_map(|entry| &entry.federates_with).collect();
-        domains.sort();
-        domains.dedup();
-        let federated = domains.into_iter().filter_map(|td| self.federated.get(td).cloned()).collect();
-        (self.bundle.clone(), federated)
-    }
-
     /// Joins the group of these selectors.
     pub fn subscribe(&mut self, selectors: &SelectorSet, now: Millis) -> Subscription {
+        let mut subscription = self.join(selectors, now);
+        if self.closed {
+            let newest = subscription.updates.borrow().clone();
+            subscription.updates = watch::channel(newest).1;
+        }
+        subscription
+    }
+
+    fn join(&mut self, selectors: &SelectorSet, now: Millis) -> Subscription {
         if let Some(id) = self.group_ids.get(selectors)
             && let Some(group) = self.groups.get_mut(id)
         {
@@ -235,6 +213,16 @@ impl Cache {
         self.refresh(id, now);
         self.trim(now);
         Subscription { group: id, updates }
+    }
+
+    /// Ends every subscription, and those to come as soon as they begin: what waits for an update hears that there
+    /// will be none.
+    pub fn close(&mut self) {
+        self.closed = true;
+        for group in self.groups.values_mut() {
+            // The last sender goes with it.
+            group.updates = watch::channel(Update::default()).0;
+        }
     }
 
     /// Leaves a group. The last one to leave closes it.
@@ -284,19 +272,26 @@ impl Cache {
             if record.svid.is_none() {
                 self.in_flight_unsigned += 1;
             }
-            jobs.push(SignJob { entry: record.entry.clone(), priority, generation: record.generation });
+            jobs.push(SignJob {
+                entry: record.entry.clone(),
+                priority,
+                replaces: record.svid.as_ref().map(|svid| svid.not_after),
+                expiring: record.svid.is_some() && record.due <= now,
+                generation: record.generation,
+            });
         }
         jobs
     }
 
     /// The server signed it.
-    pub fn issued(&mut self, job: &SignJob, svid: Svid, now: Millis) {
+    /// False if it came too late: the entry changed or went meanwhile.
+    pub fn issued(&mut self, job: &SignJob, svid: Svid, now: Millis) -> bool {
         if !self.answered(job) {
-            return;
+            return false;
         }
         let random = self.rng.f64();
         let policy = self.config.rotation;
-        let Some(record) = self.records.get_mut(&job.entry.id) else { return };
+        let Some(record) = self.records.get_mut(&job.entry.id) else { return false };
         record.due = policy.due(millis(svid.not_before), millis(svid.not_after), random);
         // A certificate that is born due (clock off, tiny lifetime) must not spin.
         record.due = record.due.max(now + 1000);
@@ -315,6 +310,7 @@ impl Cache {
         self.schedule(&job.entry.id, now);
         self.refresh_reached(&job.entry, now);
         self.trim(now);
+        true
     }
 
     /// The server did not sign it: tried again after a growing pause.

@@ -96,6 +96,10 @@ impl View {
         self.bundles.get(trust_domain)
     }
 
+    pub fn bundle_count(&self) -> usize {
+        self.bundles.len()
+    }
+
     /// A broken stream leaves nothing half applied.
     pub fn connection_lost(&mut self) {
         self.staged.clear();

@@ -17,6 +17,8 @@ use super::{LoadError, RunFlags, Secret};
 
 const DEFAULT_SOCKET: &str = "/tmp/spire-agent/public/api.sock";
 const DEFAULT_CACHE: usize = 1000;
+/// Calls that one user may have under way.
+const DEFAULT_CALLS: usize = 16 * 1024;
 const MIN_AVAILABILITY: Duration = Duration::from_hours(24);
 
 pub(super) struct Agent {
@@ -65,6 +67,7 @@ pub(super) fn decode(
             .collect(),
         log_selectors: block.strings("log_selectors")?.unwrap_or_default(),
         rate_limits: experimental.rate_limits,
+        calls_per_user: calls_per_user(experimental.connections_per_user),
         agent_pid: std::process::id(),
     };
     Ok(Agent {
@@ -193,6 +196,13 @@ fn sockets(block: &mut Block<'_>, flags: &RunFlags) -> Result<(Option<PathBuf>, 
         return Err(invalid(block, "admin_socket_path", problem));
     }
     Ok(((!disabled).then_some(public), admin))
+}
+
+/// A workload has up to four calls open on its connection: X.509-SVIDs, both kinds of bundles and one more. Where nobody
+/// set a number, as many calls as connections.
+fn calls_per_user(connections: Option<usize>) -> usize {
+    let most = connections.unwrap_or(DEFAULT_CALLS);
+    most.saturating_mul(4).min(DEFAULT_CALLS).max(most)
 }
 
 fn absolute(path: &str) -> PathBuf {

@@ -89,6 +89,18 @@ fn an_empty_duration_is_not_set() {
 }
 
 #[test]
+fn open_calls_follow_open_connections() {
+    for (extra, calls) in [
+        ("", 16_384),
+        ("experimental { workload_connections_per_user = 10 }", 40),
+        ("experimental { workload_connections_per_user = 5000 }", 16_384),
+        ("experimental { workload_connections_per_user = 50000 }", 50_000),
+    ] {
+        assert_eq!(with(extra).unwrap().workload.calls_per_user, calls);
+    }
+}
+
+#[test]
 fn sds_alone_on_the_socket_is_refused_by_name() {
     let error = refusal("disable_workload_api = true");
     assert!(

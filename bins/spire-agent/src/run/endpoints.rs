@@ -71,6 +71,11 @@ pub fn bind(config: &Config) -> anyhow::Result<Sockets> {
 impl Sockets {
     pub fn serve(self, config: &Config, tasks: &TaskGroup, parts: Parts) -> anyhow::Result<()> {
         let shutdown = tasks.shutdown();
+        let (stop, state) = (shutdown.requested(), parts.state.clone());
+        tasks.spawn("Workload API calls", OnEnd::Log, async move {
+            stop.await;
+            state.close();
+        });
         if let Some(listener) = self.public {
             let health = HealthService { socket: config.socket_path.clone() };
             let (reflection, reflection_alpha) = steeple_agent_api::workload::reflection()?;

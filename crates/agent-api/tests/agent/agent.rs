@@ -33,6 +33,8 @@ pub struct Agent {
     pub dir: tempfile::TempDir,
     /// What the workload attestor finds: `test:<number>`, or a failure for 0.
     pub selector: Arc<AtomicU32>,
+    /// How often the workload attestor was asked.
+    pub attested: Arc<AtomicU32>,
 }
 
 /// How a test's agent differs from the plain one.
@@ -68,8 +70,8 @@ impl TrustSource for Trust {
     }
 }
 
-#[derive(Clone)]
-struct Attestor(Arc<AtomicU32>);
+/// What it finds, and how often it was asked.
+struct Attestor(Arc<AtomicU32>, Arc<AtomicU32>);
 
 #[tonic::async_trait]
 impl WorkloadAttestor for Attestor {
@@ -78,6 +80,7 @@ impl WorkloadAttestor for Attestor {
     }
 
     async fn attest(&self, _: &dyn Caller) -> Result<Vec<String>, WorkloadAttestError> {
+        self.1.fetch_add(1, Ordering::SeqCst);
         match self.0.load(Ordering::SeqCst) {
             0 => Err(WorkloadAttestError::Other("out of order".into())),
             number => Ok(vec![number.to_string()]),
@@ -109,6 +112,7 @@ impl Agent {
             link,
             dir: options.dir,
             selector: Arc::new(AtomicU32::new(1)),
+            attested: Arc::default(),
         }
     }
 
@@ -136,22 +140,36 @@ impl Agent {
     }
 
     pub async fn workload_with(&self, change: impl FnOnce(&mut WorkloadConfig)) -> Workload {
+        self.workload_at("api.sock", change).await
+    }
+
+    pub async fn workload_at(&self, socket: &str, change: impl FnOnce(&mut WorkloadConfig)) -> Workload {
+        let attestation = WorkloadAttestation::new(vec![self.attestor()]);
+        let config = self.workload_config(change);
+        let api = WorkloadApi::new(self.state.clone(), attestation, self.signing.clone(), config);
+        let path = self.dir.path().join(socket);
+        let listener = uds::bind(&path, 0o777).unwrap();
+        let serving = grpc::server_builder().add_service(api).serve_with_incoming(listener);
+        super::spawn(async move { drop(serving.await) });
+        Workload { client: connect(path).await }
+    }
+
+    pub fn attestor(&self) -> Arc<dyn WorkloadAttestor> {
+        Arc::new(Attestor(self.selector.clone(), self.attested.clone()))
+    }
+
+    pub fn workload_config(&self, change: impl FnOnce(&mut WorkloadConfig)) -> WorkloadConfig {
         let mut config = WorkloadConfig {
             wait_timeout: Duration::ZERO,
             allow_unauthenticated_verifiers: false,
             allowed_foreign_jwt_claims: Default::default(),
             log_selectors: vec![],
             rate_limits: RateLimits::default(),
+            calls_per_user: 100,
             agent_pid: 0,
         };
         change(&mut config);
-        let attestation = WorkloadAttestation::new(vec![Arc::new(Attestor(self.selector.clone()))]);
-        let api = WorkloadApi::new(self.state.clone(), attestation, self.signing.clone(), config);
-        let path = self.dir.path().join("api.sock");
-        let listener = uds::bind(&path, 0o777).unwrap();
-        let serving = grpc::server_builder().add_service(api).serve_with_incoming(listener);
-        super::spawn(async move { drop(serving.await) });
-        Workload { client: connect(path).await }
+        config
     }
 }
 
@@ -159,7 +177,7 @@ pub struct Workload {
     pub client: SpiffeWorkloadApiClient<Channel>,
 }
 
-async fn connect(path: PathBuf) -> SpiffeWorkloadApiClient<Channel> {
+pub async fn connect(path: PathBuf) -> SpiffeWorkloadApiClient<Channel> {
     let channel = Endpoint::from_static("http://localhost")
         .connect_with_connector(tower::service_fn(move |_| {
             let path = path.clone();
