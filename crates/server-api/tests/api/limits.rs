@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use steeple_proto::spire::api::server::agent::v1 as agent;
 use steeple_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use steeple_proto::spire::api::server::entry::v1 as entry;
@@ -61,6 +63,59 @@ async fn callers_wait_for_their_turn() {
     assert!(waiting.await.is_err());
     server.clock.advance(Duration::from_secs(2));
     client.post_status(agent::PostStatusRequest::default()).await.unwrap();
+}
+
+/// The turn would come after the caller's deadline: refused at once, and no turn is taken.
+#[tokio::test]
+async fn a_turn_after_the_deadline_is_refused() {
+    let server = start(Options::default()).await;
+    let (_, channel) = server.agent("hurried").await;
+    let mut client = AgentClient::new(channel);
+    for _ in 0..10 {
+        client.post_status(agent::PostStatusRequest::default()).await.unwrap();
+    }
+    // The clock of the limiter stands still: each next turn is a tenth of a second away.
+    for _ in 0..20 {
+        let mut request = tonic::Request::new(agent::PostStatusRequest::default());
+        request.set_timeout(Duration::from_millis(99));
+        let status = client.post_status(request).await.unwrap_err();
+        assert_eq!(
+            (status.code(), status.message()),
+            (
+                Code::ResourceExhausted,
+                "rejecting request due to post status rate limiting: rate: Wait(n=1) would exceed context deadline"
+            )
+        );
+    }
+    server.clock.advance(Duration::from_millis(100));
+    client.post_status(agent::PostStatusRequest::default()).await.unwrap();
+}
+
+/// AttestAgent is for anybody, one a second. However many streams wait or are reset, the address owes 20 s at most.
+#[tokio::test]
+async fn a_flood_of_attestations_does_not_lock_an_address_out() {
+    let server = start(Options { limits: RateLimitConfig::default(), ..Options::default() }).await;
+    let client = AgentClient::new(server.anonymous());
+    let attest = || {
+        let mut client = client.clone();
+        async move { client.attest_agent(tokio_stream::pending()).await }
+    };
+    attest().await.unwrap();
+    let mut flood: FuturesUnordered<_> = (0..60).map(|_| attest()).collect();
+    for _ in 0..40 {
+        let status = flood.next().await.unwrap().unwrap_err();
+        assert_eq!(
+            (status.code(), status.message()),
+            (
+                Code::ResourceExhausted,
+                "rejecting request due to attest agent rate limiting: rate: Wait(n=1) would exceed context deadline"
+            )
+        );
+    }
+    // The other twenty wait; they are reset.
+    drop(flood);
+    server.clock.advance(Duration::from_secs(21));
+    tokio::time::timeout(Duration::from_secs(10), attest()).await.unwrap().unwrap();
 }
 
 /// 4 MiB, as grpc-go's default.
