@@ -313,7 +313,7 @@ proptest! {
                     }
                 }
                 Step::Take(count) => jobs.extend(cache.take_jobs(usize::from(count), Priority::Prefetch, now)),
-                Step::Issue => if let Some(job) = jobs.pop() { cache.issued(&job, svid(now), now) },
+                Step::Issue => if let Some(job) = jobs.pop() { { cache.issued(&job, svid(now), now); } },
                 Step::Fail => if let Some(job) = jobs.pop() { cache.failed(&job, "no", now) },
                 Step::Wait(span) => now += Millis::from(span),
                 Step::Rotate(id) => cache.rotate(&[id.to_string()], now),
@@ -360,4 +360,37 @@ fn check(cache: &Cache, model: &HashMap<String, Entry>, subscriptions: &[(u8, Su
     let idle =
         cache.records.values().filter(|record| record.svid.is_some() && record.subscribers == 0).count();
     assert_eq!(cache.idle.len(), idle);
+}
+
+#[test]
+fn a_closed_cache_ends_its_subscriptions_old_and_new() {
+    let mut cache = cache(10);
+    cache.apply(&set(vec![entry("1", "one", &["a"])]), 0);
+    let open = cache.subscribe(&selectors(&["a"]), 0);
+    assert!(open.updates.has_changed().is_ok());
+    cache.close();
+    assert!(open.updates.has_changed().is_err());
+    for late in ["a", "b"] {
+        let late = cache.subscribe(&selectors(&[late]), 0);
+        assert!(late.updates.has_changed().is_err());
+    }
+    // What it matched is told all the same.
+    assert_eq!(cache.subscribe(&selectors(&["a"]), 0).updates.borrow().matched.len(), 1);
+}
+
+#[test]
+fn a_job_says_what_it_replaces_and_why() {
+    let mut cache = cache(10);
+    cache.apply(&set(vec![entry("1", "one", &["a"])]), 0);
+    let first = take(&mut cache, 0);
+    assert_eq!((first[0].replaces, first[0].expiring), (None, false));
+    assert!(cache.issued(&first[0], svid(0), 0));
+    assert!(!cache.issued(&first[0], svid(0), 0), "answered already");
+    let changed = Entry { dns_names: vec!["one.example".into()], ..entry("1", "one", &["a"]) };
+    cache.apply(&set(vec![changed]), 1000);
+    let outdated = take(&mut cache, 1000);
+    assert_eq!((outdated[0].replaces, outdated[0].expiring), (Some(3600), false));
+    cache.issued(&outdated[0], svid(1000), 1000);
+    let due = take(&mut cache, 3_000_000);
+    assert_eq!((due[0].replaces, due[0].expiring), (Some(3601), true));
 }
