@@ -21,6 +21,8 @@ TEXT = [
         (r"(\"(?:exp|iat)\": ?)\d+", r"\1<volatile>"),
         (r"(Agent version\s+: )\S+", r"\1<version>"),
         (r":\d{5}\b", ":<port>"),
+        # Some builds of SPIRE print a space behind the commas of claims, some do not.
+        (r"(?m)^Claims    : .*$", lambda line: re.sub(r',(?=")', ", ", line[0])),
     )
 ]
 VOLATILE = re.compile(
