@@ -140,7 +140,7 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
         storage,
         keys: open_keys(&config).await?,
         attestor: Arc::new(JoinToken::new(config.join_token.expose().to_owned())),
-        trust: Arc::new(trust::Bootstrap::new(&config)),
+        trust: Arc::new(trust::Bootstrap::new(&config, clock.now())),
         clock: clock.clone(),
     };
     let identity = Arc::new(AgentIdentity::new(identity, link.clone()));

@@ -1,6 +1,7 @@
 //! The bootstrap bundle from a file or a URL.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use steeple_agent_api::{TrustError, TrustSource};
@@ -17,11 +18,16 @@ pub struct Bootstrap {
     config: TrustConfig,
     server_address: String,
     server_port: u16,
+    /// When this agent began, Unix seconds.
+    started: i64,
+    attempts: AtomicU64,
 }
 
 impl Bootstrap {
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, started: i64) -> Self {
         Self {
+            started,
+            attempts: AtomicU64::new(0),
             trust_domain: config.trust_domain.clone(),
             config: config.trust.clone(),
             server_address: config.server_address.clone(),
@@ -37,15 +43,14 @@ impl Bootstrap {
             reqwest::Url::parse(url).map_err(|error| format!("unable to parse trust bundle URL: {error}"))?;
         if let Some(socket) = socket {
             builder = builder.unix_socket(socket.to_owned());
+            let attempts = self.attempts.fetch_add(1, Ordering::Relaxed) + 1;
+            let started = jiff::Timestamp::from_second(self.started).unwrap_or_default();
             // What the program at the other end may want to know (spire.md §2.3).
             address
                 .query_pairs_mut()
                 .append_pair("spire-attest-mode", "bootstrap")
-                .append_pair("spire-connection-attempts", "1")
-                .append_pair(
-                    "spire-attest-start-time",
-                    &jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-                )
+                .append_pair("spire-connection-attempts", &attempts.to_string())
+                .append_pair("spire-attest-start-time", &started.to_string())
                 .append_pair("spire-server-address", &self.server_address)
                 .append_pair("spire-server-port", &self.server_port.to_string())
                 .append_pair("spiffe-trust-domain", self.trust_domain.name());
