@@ -28,9 +28,11 @@ use crate::link::{RPC_TIMEOUT, ServerLink};
 use crate::storage::{Storage, StorageError};
 
 mod attestation;
+mod bootstrap;
 mod keys;
 
 pub use attestation::{TrustError, TrustSource};
+use bootstrap::Bootstrap;
 use keys::AgentKeys;
 
 /// What an [`AgentIdentity`] works with.
@@ -49,6 +51,8 @@ pub struct AgentIdentity {
     keys: AgentKeys,
     link: Arc<ServerLink>,
     held: Mutex<Held>,
+    /// Held while the file is written, so that what is newest is written last.
+    storing: tokio::sync::Mutex<()>,
     /// The node state machine changed.
     changed: Notify,
 }
@@ -58,6 +62,7 @@ struct Held {
     data: AgentData,
     key_id: Option<String>,
     node: Option<Node>,
+    bootstrap: Bootstrap,
 }
 
 /// Why the agent cannot go on.
@@ -101,7 +106,8 @@ const ATTEST_GIVE_UP: Duration = Duration::from_mins(1);
 impl AgentIdentity {
     pub fn new(config: IdentityConfig, link: Arc<ServerLink>) -> Self {
         let keys = AgentKeys(config.keys.clone());
-        Self { config, keys, link, held: Mutex::default(), changed: Notify::new() }
+        let (held, storing) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { config, keys, link, held, storing, changed: Notify::new() }
     }
 
     /// Takes up the stored SVID or attests, with SPIRE's patience.
@@ -149,12 +155,12 @@ impl AgentIdentity {
             match outcome {
                 Ok(()) => {}
                 Err(IdentityError::Server(error)) if error.denial.is_some() => {
-                    self.denied(&error)?;
+                    self.denied(&error).await?;
                 }
                 Err(error @ IdentityError::GaveUp(_)) => return Err(error),
                 Err(error) if matches!(node.next(now), Next::Reattest) && error.is_final() => {
                     tracing::error!(error = %error, "Agent failed re-attestation; removing SVID and shutting down");
-                    self.forget()?;
+                    self.forget().await?;
                     return Err(error);
                 }
                 Err(error) => {
@@ -168,7 +174,7 @@ impl AgentIdentity {
     }
 
     /// What a refusal of this agent means. Errors when the agent has to end.
-    pub(crate) fn denied(&self, error: &ServerError) -> Result<(), IdentityError> {
+    pub(crate) async fn denied(&self, error: &ServerError) -> Result<(), IdentityError> {
         let Some(denial) = error.denial else { return Ok(()) };
         let verdict = match &mut self.held().node {
             Some(node) => node.denied(denial),
@@ -182,7 +188,7 @@ impl AgentIdentity {
             }
             Verdict::GiveUp(message) => {
                 tracing::error!(error = %error, "{message}");
-                self.forget()?;
+                self.forget().await?;
                 Err(IdentityError::GaveUp(match denial {
                     Denial::Banned => "agent is banned",
                     _ => "agent needs to attest again: the server no longer knows it",
@@ -201,14 +207,12 @@ impl AgentIdentity {
     }
 
     /// The own trust domain's bundle changed.
-    pub(crate) fn bundle_changed(&self, bundle: &Bundle) -> Result<(), IdentityError> {
+    pub(crate) async fn bundle_changed(&self, bundle: &Bundle) -> Result<(), IdentityError> {
         let authorities: Vec<Certificate> =
             bundle.x509_authorities.iter().map(|authority| authority.certificate.clone()).collect();
         self.link.bundles.set(&self.config.trust_domain, authorities.clone());
-        let mut held = self.held();
-        held.data.bundle = authorities;
-        self.config.storage.store(&held.data)?;
-        Ok(())
+        self.held().data.bundle = authorities;
+        self.store().await
     }
 
     /// The agent's chain, leaf first.
@@ -253,7 +257,10 @@ impl AgentIdentity {
         };
         let key_id = mine.map(|(id, _)| id.clone());
         let loaded = data.clone();
-        *self.held() = Held { data, key_id, node: None };
+        {
+            let mut held = self.held();
+            (held.data, held.key_id, held.node) = (data, key_id, None);
+        }
         match node::start(found, self.now()) {
             Start::UseStored if loaded.bundle.is_empty() => Err(IdentityError::NoBundle),
             Start::UseStored => {
@@ -299,13 +306,14 @@ impl AgentIdentity {
         let node = Node::new(leaf.not_before(), leaf.not_after(), reattestable, fastrand::f64());
         let key_id = self.held().key_id.clone().unwrap_or_default();
         self.keys.present(&self.link.identity, &chain, &key_id).await?;
-        let mut held = self.held();
-        held.data.svid = chain;
-        held.data.reattestable = reattestable;
-        held.node = Some(node);
-        self.config.storage.store(&held.data)?;
-        drop(held);
-        metrics::gauge!("bootstrapped").set(1.0);
+        {
+            let mut held = self.held();
+            held.data.svid = chain;
+            held.data.reattestable = reattestable;
+            held.node = Some(node);
+            held.bootstrap.succeeded();
+        }
+        self.store().await?;
         self.link.reconnect()?;
         self.changed.notify_one();
         Ok(())
@@ -328,12 +336,23 @@ impl AgentIdentity {
     }
 
     /// Deletes the stored SVID; the bundle stays.
-    fn forget(&self) -> Result<(), IdentityError> {
-        let mut held = self.held();
-        held.data.svid.clear();
-        held.node = None;
+    async fn forget(&self) -> Result<(), IdentityError> {
+        {
+            let mut held = self.held();
+            held.data.svid.clear();
+            held.node = None;
+        }
         self.link.identity.clear();
-        self.config.storage.store(&held.data)?;
+        self.store().await
+    }
+
+    /// Writes what is held. It waits for the disk, which no runtime thread and no lock may.
+    async fn store(&self) -> Result<(), IdentityError> {
+        let _turn = self.storing.lock().await;
+        let data = self.held().data.clone();
+        let storage = self.config.storage.clone();
+        let written = tokio::task::spawn_blocking(move || storage.store(&data)).await;
+        written.map_err(|error| IdentityError::Svid(format!("storing the agent's SVID: {error}")))??;
         Ok(())
     }
 

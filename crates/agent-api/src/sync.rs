@@ -84,7 +84,7 @@ impl Sync {
                 }
                 Ended::Broken { error, lived } => {
                     self.state.view().connection_lost();
-                    self.judge(generation, &error)?;
+                    self.judge(generation, &error).await?;
                     if lived {
                         wait.reset();
                         tracing::debug!(subsystem_name = "manager", error = %error, "The stream from the server ended; opening it again");
@@ -105,16 +105,16 @@ impl Sync {
         {
             // Older servers do not know the call.
             tracing::error!(subsystem_name = "manager", agent_version = self.config.version, error = %error, "Failed to post agent status");
-            self.judge(generation, &error)?;
+            self.judge(generation, &error).await?;
         }
         Ok(())
     }
 
     /// A refusal of this agent ends it or makes it attest again, unless the call went over a connection that is
     /// replaced by now.
-    fn judge(&self, generation: u64, error: &ServerError) -> Result<(), IdentityError> {
+    async fn judge(&self, generation: u64, error: &ServerError) -> Result<(), IdentityError> {
         if error.denial.is_some() && generation == self.link.generation() {
-            self.identity.denied(error)?;
+            self.identity.denied(error).await?;
         }
         Ok(())
     }
@@ -149,7 +149,7 @@ impl Sync {
                 Ok(None) => return broken(&Status::unavailable("the server closed the stream"), lived),
                 Err(status) => return broken(&status, lived),
             };
-            if let Err(error) = self.take(message) {
+            if let Err(error) = self.take(message).await {
                 return Ended::Broken { error, lived: false };
             }
             lived = true;
@@ -157,7 +157,7 @@ impl Sync {
     }
 
     /// Puts one message in force.
-    fn take(&self, message: WatchResponse) -> Result<(), ServerError> {
+    async fn take(&self, message: WatchResponse) -> Result<(), ServerError> {
         let complete = !message.more;
         let call = CallCounter::start(&["manager", "sync", "fetch_entries_updates"]);
         let (rotate, rotate_agent) = (message.rotate_entry_ids.clone(), message.rotate_agent);
@@ -170,7 +170,7 @@ impl Sync {
                 return Err(ServerError::other(error.to_string()));
             }
         };
-        self.own_bundle(&changes);
+        self.own_bundle(&changes).await;
         self.state.apply(&changes);
         if !rotate.is_empty() {
             self.state.cache().rotate(&rotate, self.state.now());
@@ -188,10 +188,10 @@ impl Sync {
         Ok(())
     }
 
-    fn own_bundle(&self, changes: &steeple_agent_core::Changes) {
+    async fn own_bundle(&self, changes: &steeple_agent_core::Changes) {
         let own = changes.bundles.iter().find(|bundle| bundle.trust_domain == self.state.trust_domain);
         if let Some(bundle) = own
-            && let Err(error) = self.identity.bundle_changed(bundle)
+            && let Err(error) = self.identity.bundle_changed(bundle).await
         {
             tracing::error!(subsystem_name = "manager", error = %error, "Could not store bundle");
         }
@@ -214,7 +214,7 @@ impl Sync {
                 Ok(()) => wait.reset(),
                 Err(error) => {
                     tracing::error!(subsystem_name = "manager", error = %error, "Synchronize failed");
-                    self.judge(generation, &error)?;
+                    self.judge(generation, &error).await?;
                 }
             }
             tokio::time::sleep(wait.next_wait()).await;

@@ -55,7 +55,7 @@ impl AgentIdentity {
                 bundle.trust_domain, self.config.trust_domain
             )));
         }
-        self.bundle_changed(&bundle)?;
+        self.bundle_changed(&bundle).await?;
         self.held().key_id = Some(key_id);
         self.take_up(chain, reattestable).await
     }
@@ -63,7 +63,12 @@ impl AgentIdentity {
     /// Sets the authorities that the server must verify under; true if there are none on purpose.
     async fn trust_server(&self) -> Result<bool, IdentityError> {
         let stored = self.held().data.bundle.clone();
-        let authorities = if stored.is_empty() { self.config.trust.bootstrap().await? } else { Some(stored) };
+        let authorities = if stored.is_empty() {
+            self.held().bootstrap.tried(self.config.clock.now());
+            self.config.trust.bootstrap().await?
+        } else {
+            Some(stored)
+        };
         match authorities {
             Some(authorities) if authorities.is_empty() => {
                 Err(TrustError { text: "load bundle: no certs in bundle".into(), passing: false }.into())

@@ -39,7 +39,7 @@ impl Sync {
             vec![good_bundle(own).ok_or_else(|| ServerError::other("invalid trust domain bundle"))?];
         bundles.extend(self.federated(&entries).await);
         let changes = self.state.view().replace(entries, bundles);
-        self.own_bundle(&changes);
+        self.own_bundle(&changes).await;
         self.state.apply(&changes);
         self.done();
         Ok(())

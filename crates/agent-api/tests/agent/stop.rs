@@ -58,6 +58,28 @@ async fn a_stop_ends_open_streams_and_waiting_callers_at_once() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
+/// A named pipe in the place of the file that is written takes any time the test likes.
+#[tokio::test]
+async fn a_slow_disk_stops_nothing_else() {
+    let (clock, _server, agent) = running().await;
+    let pipe = agent.dir.path().join("agent-data.json.tmp");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (go_on, told) = std::sync::mpsc::channel::<()>();
+    let disk = std::thread::spawn(move || {
+        let in_time = told.recv_timeout(Duration::from_secs(5)).is_ok();
+        std::fs::read(pipe).unwrap();
+        in_time
+    });
+    let before = agent.identity.chain()[0].der().to_vec();
+    clock.advance(Duration::from_secs(2000));
+    let identity = agent.identity.clone();
+    super::spawn(async move { drop(identity.run().await) });
+    // The new SVID is being written, and the only thread there is goes on.
+    until(|| agent.identity.chain()[0].der() != before).await;
+    go_on.send(()).unwrap();
+    assert!(disk.join().unwrap(), "the disk kept the runtime waiting");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_with_too_many_calls_is_refused_and_served_again() {
     let (_, server, agent) = running().await;
