@@ -22,6 +22,7 @@ pub use error::AgentError;
 use crate::convert::{agent_id_from_proto, agent_to_proto, apply_agent_mask, workload_id_from_proto};
 use crate::entry::page_request;
 use crate::hash::sha256_hex;
+use crate::open_calls::OpenCalls;
 use crate::rpc::{Fields, Rpc};
 use crate::state::ServerState;
 use crate::svid::x509_to_proto;
@@ -29,15 +30,20 @@ use crate::svid::x509_to_proto;
 /// Longest version an agent may report, in bytes (SPIRE).
 const MAX_VERSION_LEN: usize = 255;
 
+/// Attestations that one address may have open, waiting for their turn or for an answer: anybody may begin one.
+/// Agents behind one address get past the rate limit one a second, so more would not be served in time anyway.
+const MAX_ATTESTING: u32 = 256;
+
 /// The service.
 #[derive(Clone, Debug)]
 pub struct AgentService {
     state: Arc<ServerState>,
+    attesting: OpenCalls,
 }
 
 impl AgentService {
     pub fn new(state: Arc<ServerState>) -> Self {
-        Self { state }
+        Self { state, attesting: OpenCalls::new(MAX_ATTESTING) }
     }
 
     fn agent_id(&self, rpc: &Rpc, id: Option<&types::Spiffeid>) -> Result<SpiffeId, Status> {
@@ -259,8 +265,10 @@ impl pb::agent_server::Agent for AgentService {
         request: Request<tonic::Streaming<pb::AttestAgentRequest>>,
     ) -> Result<Response<Self::AttestAgentStream>, Status> {
         let rpc = Rpc::of(&request)?;
+        let open = self.attesting.begin(rpc.caller());
+        let open = open.ok_or_else(|| rpc.refuse(AgentError::TooManyOpen(MAX_ATTESTING)))?;
         rpc.limit("rejecting request due to attest agent rate limiting", 1).await?;
-        Ok(Response::new(attest::serve(&self.state, rpc, request.into_inner())))
+        Ok(Response::new(attest::serve(&self.state, rpc, open, request.into_inner())))
     }
 
     async fn renew_agent(

@@ -86,8 +86,8 @@ where
         let state = self.api.state.clone();
         let mut end = End::new(self.api.meters.get(method.path).cloned());
         let caller = Caller::from_extensions(request.extensions());
-        let deadline = grpc::timeout(request.headers())
-            .and_then(|timeout| state.clock.monotonic().checked_add(timeout));
+        let deadline =
+            grpc::timeout(request.headers()).and_then(|timeout| state.clock.monotonic().checked_add(timeout));
         // The clone that was polled ready makes the call.
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);

@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`access`] | every RPC: who may call it, its limit, its names |
-//! | [`layer`], [`authorize`], [`caller`], [`limits`], [`rpc`] | what happens around each call |
+//! | [`layer`], [`authorize`], [`caller`], [`limits`], [`open_calls`], [`rpc`] | what happens around each call |
 //! | [`agent`], [`bundle`], [`entry`], [`svid`] | SPIRE's services on both endpoints |
 //! | [`debug`], [`logger`], [`health`] | and those on the Unix socket only |
 //! | [`push`] | our own stream to agents |
@@ -26,6 +26,7 @@ pub mod health;
 pub mod layer;
 pub mod limits;
 pub mod logger;
+pub mod open_calls;
 pub mod push;
 mod routes;
 pub mod rpc;

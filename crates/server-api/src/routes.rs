@@ -10,6 +10,8 @@ use steeple_proto::spire::api::server::{
 };
 use steeple_proto::steeple::agent::v1::sync_server::SyncServer;
 use steeple_runtime::grpc::MAX_MESSAGE;
+use tonic::Status;
+use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
@@ -47,7 +49,7 @@ pub fn local_routes(state: &Arc<ServerState>) -> Routes {
 
 /// On both. Answers may be larger than requests: SPIRE's commands and agents take what they get.
 fn shared(state: &Arc<ServerState>) -> Routes {
-    Routes::default()
+    Routes::from(Routes::default().into_axum_router().fallback(unknown_service))
         .add_service(
             AgentServer::new(AgentService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
         )
@@ -58,4 +60,14 @@ fn shared(state: &Arc<ServerState>) -> Routes {
             EntryServer::new(EntryService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
         )
         .add_service(SvidServer::new(SvidService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE))
+}
+
+/// grpc-go's answer for a service that is not on this endpoint.
+async fn unknown_service(uri: http::Uri) -> http::Response<Body> {
+    let path = uri.path();
+    let text = match path.strip_prefix('/').unwrap_or(path).rsplit_once('/') {
+        Some((service, _)) => format!("unknown service {service}"),
+        None => format!("malformed method name: {path:?}"),
+    };
+    Status::unimplemented(text).into_http()
 }

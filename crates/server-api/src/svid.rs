@@ -7,6 +7,7 @@ use std::sync::Arc;
 use steeple_datastore::model::Entry;
 use steeple_proto::spire::api::server::svid::v1 as pb;
 use steeple_proto::spire::api::types;
+use steeple_runtime::grpc::PRIORITY_KEY;
 use steeple_server_core::admission::Priority;
 use steeple_server_core::ca::{DownstreamCaParams, JwtParams, SignedX509, WorkloadX509Params};
 use steeple_spiffe::SpiffeId;
@@ -78,6 +79,7 @@ impl SvidService {
         &self,
         rpc: &Rpc,
         params: &pb::NewX509svidParams,
+        priority: Priority,
     ) -> Result<types::X509svid, SvidError> {
         let (agent, state) = (rpc.caller_id().map_err(|_| SvidError::NoCaller)?, &*self.state);
         if params.entry_id.is_empty() {
@@ -95,7 +97,7 @@ impl SvidService {
             dns_names: entry.dns_names.clone(),
             ttl: entry.x509_svid_ttl,
             subject: None,
-            priority: Priority::Waiting,
+            priority,
         };
         let signed =
             state.ca.sign_workload_x509(signing, state.clock.now()).await.map_err(SvidError::Sign)?;
@@ -220,6 +222,8 @@ impl pb::svid_server::Svid for SvidService {
         request: Request<pb::BatchNewX509svidRequest>,
     ) -> Result<Response<pb::BatchNewX509svidResponse>, Status> {
         let rpc = Rpc::of(&request)?;
+        let priority = request.metadata().get(PRIORITY_KEY).and_then(|value| value.to_str().ok());
+        let priority = Priority::from_metadata(priority);
         let params = request.into_inner().params;
         if params.is_empty() {
             return Err(rpc.refuse(SvidError::MissingParams));
@@ -227,7 +231,8 @@ impl pb::svid_server::Svid for SvidService {
         rpc.limit("rejecting request due to certificate signing rate limiting", params.len()).await?;
         self.state.fresh().await;
         // All at once: the CA's admission queue decides how many signatures run.
-        let signed = futures::future::join_all(params.iter().map(|param| self.new_x509(&rpc, param))).await;
+        let signatures = params.iter().map(|param| self.new_x509(&rpc, param, priority));
+        let signed = futures::future::join_all(signatures).await;
         let mut results = Vec::with_capacity(params.len());
         for (param, outcome) in params.iter().zip(signed) {
             let (status, svid) = match outcome {

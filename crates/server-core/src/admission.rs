@@ -19,6 +19,18 @@ pub enum Priority {
     Prefetch,
 }
 
+impl Priority {
+    /// The value of the metadata key `steeple-priority`. A caller that names none of them is taken to wait, so that
+    /// SPIRE's agents, which send none, come first.
+    pub fn from_metadata(value: Option<&str>) -> Self {
+        match value {
+            Some("expiring") => Self::Expiring,
+            Some("prefetch") => Self::Prefetch,
+            _ => Self::Waiting,
+        }
+    }
+}
+
 const LEVELS: usize = 3;
 
 /// Every so many grants the least urgent non-empty queue is served, so that a flood of urgent calls delays the

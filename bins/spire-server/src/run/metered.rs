@@ -409,3 +409,6 @@ fn expiry(ca: &CaManager, id: &str) -> Option<i64> {
         certificates.filter(|certificate| certificate.subject_key_id().map(hex).as_deref() == Some(id));
     found.next().map(steeple_spiffe::Certificate::not_after)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
 //! AttestAgent: payload, challenges, and an agent's first X.509-SVID (spire.md §6.2).
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use steeple_datastore::Error as StoreError;
 use steeple_datastore::model::{Agent, Selector};
 use steeple_plugin::{AgentAttributes, ServerNodeAttestor};
 use steeple_proto::spire::api::server::agent::v1 as pb;
@@ -18,15 +20,20 @@ use tracing::Level;
 use super::{AgentError, join_token_id, sign};
 use crate::caller::Caller;
 use crate::convert::check_agent_id_for_attestor;
+use crate::open_calls::OpenCall;
 use crate::rpc::{Fields, Rpc};
 use crate::state::ServerState;
 use crate::svid::x509_to_proto;
 
 type Answer = Result<pb::AttestAgentResponse, Status>;
 
+/// How long an agent, which may be anybody, may take for each message. SPIRE waits for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 pub(super) fn serve(
     state: &Arc<ServerState>,
     rpc: Rpc,
+    open: OpenCall,
     requests: Streaming<pb::AttestAgentRequest>,
 ) -> ReceiverStream<Answer> {
     let (answers, stream) = mpsc::channel(1);
@@ -38,9 +45,11 @@ pub(super) fn serve(
             Err(e) => Err(rpc.refuse(e)),
         };
         let went_well = answer.is_ok();
-        if answers.send(answer).await.is_ok() && went_well {
+        let sent = tokio::time::timeout(PATIENCE, answers.send(answer)).await;
+        if matches!(sent, Ok(Ok(()))) && went_well {
             rpc.audit();
         }
+        drop(open);
     });
     ReceiverStream::new(stream)
 }
@@ -51,7 +60,7 @@ async fn attest(
     mut requests: Streaming<pb::AttestAgentRequest>,
     answers: &mpsc::Sender<Answer>,
 ) -> Result<Attested, AgentError> {
-    let first = match requests.message().await {
+    let first = match patiently("its first message", requests.message()).await? {
         Ok(Some(first)) => first,
         Ok(None) => return Err(AgentError::Receive("EOF".to_owned())),
         Err(status) => return Err(AgentError::Receive(status.message().to_owned())),
@@ -65,6 +74,12 @@ async fn attest(
         challenge(state, attestor.clone(), payload, requests, answers).await?
     };
     admit(state, rpc, &kind, attributes, &csr).await
+}
+
+/// What an agent is to do within [`PATIENCE`].
+async fn patiently<T>(what: &'static str, future: impl Future<Output = T>) -> Result<T, AgentError> {
+    let waited = tokio::time::timeout(PATIENCE, future).await;
+    waited.map_err(|_| AgentError::Slow { what, seconds: PATIENCE.as_secs() })
 }
 
 /// SPIRE's order of complaints.
@@ -118,11 +133,10 @@ async fn challenge(
     });
     while let Some(challenge) = to_agent.recv().await {
         let answer = pb::AttestAgentResponse { step: Some(Answered::Challenge(challenge)) };
-        answers
-            .send(Ok(answer))
-            .await
+        patiently("reading a challenge", answers.send(Ok(answer)))
+            .await?
             .map_err(|_| AgentError::ReceiveChallenge("the agent has gone".to_owned()))?;
-        let response = match requests.message().await {
+        let response = match patiently("its answer to a challenge", requests.message()).await? {
             Ok(Some(pb::AttestAgentRequest { step: Some(Asked::ChallengeResponse(response)) })) => response,
             Ok(Some(_)) => Vec::new(),
             Ok(None) => return Err(AgentError::ReceiveChallenge("EOF".to_owned())),
@@ -174,7 +188,11 @@ async fn admit(
         agent_version: known.map(|agent| agent.agent_version).unwrap_or_default(),
         selectors: selectors(kind, attributes.selector_values),
     };
-    state.store.put_agent(agent, state.clock.now()).await.map_err(AgentError::Put)?;
+    state.store.put_agent(agent, state.clock.now()).await.map_err(|e| match e {
+        // The ban came while the agent attested.
+        StoreError::AgentBanned => AgentError::Banned,
+        e => AgentError::Put(e),
+    })?;
     let address = match rpc.caller() {
         Caller::Remote { addr, .. } => addr.to_string(),
         Caller::Local(_) => "@".to_owned(),

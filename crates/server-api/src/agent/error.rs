@@ -40,6 +40,14 @@ pub enum AgentError {
 
     #[error("failed to receive request from stream: {0}")]
     Receive(String),
+    /// Ours: SPIRE waits for ever.
+    #[error("gave up on the agent: {what} took longer than {seconds} seconds")]
+    Slow { what: &'static str, seconds: u64 },
+    /// Ours.
+    #[error(
+        "rejecting request: {0} attestations from this address are under way already; try again when some have ended"
+    )]
+    TooManyOpen(u32),
     #[error("malformed param: {0}")]
     Params(&'static str),
     #[error("error getting node attestor: could not find node attestor type \"{0}\"")]
@@ -103,6 +111,8 @@ impl ApiError for AgentError {
             | Self::VersionTooLong
             | Self::MissingTtl => Code::InvalidArgument,
             Self::NotFound => Code::NotFound,
+            Self::Slow { .. } => Code::DeadlineExceeded,
+            Self::TooManyOpen(_) => Code::ResourceExhausted,
             Self::UnknownAttestor(_) => Code::FailedPrecondition,
             Self::Banned | Self::MustReattest => Code::PermissionDenied,
             Self::Attestor(e) => match e {

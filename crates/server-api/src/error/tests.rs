@@ -78,6 +78,17 @@ fn agent_service() {
         caused(E::Update(store()), Internal, "failed to update agent", STORE),
         row(E::NoCaller, Internal, "caller ID missing from request context"),
         caused(E::Receive("EOF".to_owned()), InvalidArgument, "failed to receive request from stream", "EOF"),
+        row(
+            E::Slow { what: "its first message", seconds: 30 },
+            DeadlineExceeded,
+            "gave up on the agent: its first message took longer than 30 seconds",
+        ),
+        row(
+            E::TooManyOpen(9),
+            ResourceExhausted,
+            "rejecting request: 9 attestations from this address are under way already; try again when some have \
+             ended",
+        ),
         row(E::Params("missing CSR"), InvalidArgument, "malformed param: missing CSR"),
         row(
             E::UnknownAttestor("x".to_owned()),

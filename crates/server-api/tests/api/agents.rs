@@ -1,13 +1,18 @@
 //! Agents as operators see them, and join tokens.
 
-use steeple_datastore::AgentUpdate;
+use std::sync::Arc;
+
 use steeple_datastore::model::Selector;
+use steeple_datastore::{AgentUpdate, Datastore as _};
 use steeple_proto::spire::api::server::agent::v1 as pb;
 use steeple_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use steeple_proto::spire::api::types;
 use steeple_proto::spire::api::types::permission_denied_details::Reason;
 use steeple_proto::spire::api::types::selector_match::MatchBehavior;
+use steeple_server_api::authorize::{AgentDenied, Denied, authorize_agent};
+use steeple_server_api::caller::CallerSvid;
 use steeple_server_api::error::denied_reason;
+use steeple_spiffe::Certificate;
 use tonic::Code;
 
 use crate::harness::{NOW, Server, agent_id, csr, pool_key, server};
@@ -242,4 +247,45 @@ async fn an_agents_version_is_kept_if_it_is_not_too_long() {
     );
     client.post_status(post(String::new())).await.unwrap();
     assert_eq!(server.state.store.fetch_agent(&id).await.unwrap().unwrap().agent_version.len(), 255);
+}
+
+/// What the caller presents after a renewal.
+async fn renewed(server: &Server, name: &str) -> CallerSvid {
+    let (id, channel) = server.agent(name).await;
+    let params = Some(pb::AgentX509svidParams { csr: csr(&[], &[]) });
+    let answer = AgentClient::new(channel).renew_agent(pb::RenewAgentRequest { params }).await.unwrap();
+    let svid = answer.into_inner().svid.unwrap();
+    let chain = svid.cert_chain.iter().map(|der| Certificate::from_der(der).unwrap()).collect();
+    server.state.fresh().await;
+    CallerSvid { id, chain: Arc::new(chain) }
+}
+
+/// Another server on the same database is first, and this server's view has not heard of it yet.
+#[tokio::test]
+async fn a_ban_is_not_undone_by_the_first_use_of_a_renewed_svid() {
+    let server = server().await;
+    let other = server.another_store();
+    let svid = renewed(&server, "banned").await;
+    let ban = AgentUpdate { serial_number: Some(String::new()), ..AgentUpdate::default() };
+    other.update_agent(&svid.id, ban, NOW).await.unwrap().unwrap();
+    let denied = authorize_agent(&server.state, &svid).await.unwrap_err();
+    assert!(matches!(denied, Denied::Agent(AgentDenied::Banned(_))), "{denied:?}");
+    assert!(other.fetch_agent(&svid.id).await.unwrap().unwrap().is_banned());
+
+    let svid = renewed(&server, "evicted").await;
+    other.delete_agent(&svid.id).await.unwrap().unwrap();
+    let denied = authorize_agent(&server.state, &svid).await.unwrap_err();
+    assert!(matches!(denied, Denied::Agent(AgentDenied::NotAttested(_))), "{denied:?}");
+    assert_eq!(other.fetch_agent(&svid.id).await.unwrap(), None);
+
+    let svid = renewed(&server, "renewed-again").await;
+    let again = AgentUpdate { new_serial_number: Some("1".to_owned()), ..AgentUpdate::default() };
+    other.update_agent(&svid.id, again, NOW).await.unwrap().unwrap();
+    let denied = authorize_agent(&server.state, &svid).await.unwrap_err();
+    assert!(matches!(denied, Denied::Agent(AgentDenied::NotActive { .. })), "{denied:?}");
+
+    let svid = renewed(&server, "used-there").await;
+    let serial = svid.leaf().unwrap().serial_decimal();
+    other.promote_agent_serial(&svid.id, &serial, NOW).await.unwrap().unwrap();
+    authorize_agent(&server.state, &svid).await.unwrap();
 }

@@ -273,3 +273,70 @@ async fn an_agent_that_hangs_up_is_forgotten() {
         (Code::Internal, "failed to receive challenge from agent: EOF")
     );
 }
+
+/// A ban that comes while the agent attests counts: the row is not written over.
+#[tokio::test]
+async fn a_ban_during_attestation_counts() {
+    let attestors: Vec<Arc<dyn ServerNodeAttestor>> = vec![Arc::new(Riddle { rounds: 1 })];
+    let server = start(Options { attestors, ..Options::default() }).await;
+    let path = "/spire/agent/riddle/late";
+    riddle(&server, path, true).await.unwrap();
+    let id = "spiffe://example.org/spire/agent/riddle/late".parse().unwrap();
+    let mut row = server.state.store.fetch_agent(&id).await.unwrap().unwrap();
+    let ban = steeple_datastore::AgentUpdate { serial_number: Some(String::new()), ..Default::default() };
+    server.state.store.update_agent(&id, ban, NOW).await.unwrap();
+    row.serial_number = "1".to_owned();
+    let put = server.state.store.put_agent(row, NOW).await;
+    assert!(matches!(put, Err(steeple_datastore::Error::AgentBanned)), "{put:?}");
+    let status = riddle(&server, path, true).await.unwrap_err();
+    assert_eq!(denied_reason(&status), Some(Reason::AgentBanned));
+}
+
+fn is_slow(status: &Status, what: &str) {
+    let text = format!("gave up on the agent: {what} took longer than 30 seconds");
+    assert_eq!((status.code(), status.message()), (Code::DeadlineExceeded, text.as_str()));
+}
+
+#[tokio::test]
+async fn an_agent_that_says_nothing_is_given_up() {
+    let attestors: Vec<Arc<dyn ServerNodeAttestor>> = vec![Arc::new(Riddle { rounds: 1 })];
+    let server = start(Options { attestors, ..Options::default() }).await;
+    let mut client = AgentClient::new(server.anonymous());
+    let mut silent = client.attest_agent(tokio_stream::pending()).await.unwrap().into_inner();
+    let (sender, requests) = mpsc::channel(4);
+    sender.send(params("riddle", b"/spire/agent/riddle/slow")).await.unwrap();
+    let mut asked = client.attest_agent(ReceiverStream::new(requests)).await.unwrap().into_inner();
+    assert!(matches!(asked.message().await.unwrap().unwrap().step, Some(Answer::Challenge(_))));
+    // From here on time passes whenever nothing else happens.
+    tokio::time::pause();
+    is_slow(&silent.message().await.unwrap_err(), "its first message");
+    is_slow(&asked.message().await.unwrap_err(), "its answer to a challenge");
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_attestations_open() {
+    const MOST: usize = 256;
+    let server = server().await;
+    let mut client = AgentClient::new(server.anonymous());
+    let mut open = Vec::new();
+    for _ in 0..MOST {
+        open.push(client.attest_agent(tokio_stream::pending()).await.unwrap().into_inner());
+    }
+    let status = client.attest_agent(tokio_stream::pending()).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (
+            Code::ResourceExhausted,
+            "rejecting request: 256 attestations from this address are under way already; try again when some \
+             have ended"
+        )
+    );
+    // Operators and the agent on this machine are not in their way.
+    AgentClient::new(server.local()).attest_agent(tokio_stream::pending()).await.unwrap();
+    tokio::time::pause();
+    for mut stream in open {
+        is_slow(&stream.message().await.unwrap_err(), "its first message");
+    }
+    tokio::time::resume();
+    client.attest_agent(tokio_stream::pending()).await.unwrap();
+}

@@ -35,6 +35,7 @@ pub struct Options {
     pub jwt_disabled: bool,
     pub admin_ids: Vec<&'static str>,
     pub attestors: Vec<Arc<dyn steeple_plugin::ServerNodeAttestor>>,
+    pub keys: Arc<dyn steeple_plugin::KeyManager>,
 }
 
 impl Default for Options {
@@ -46,6 +47,7 @@ impl Default for Options {
             jwt_disabled: false,
             admin_ids: vec!["spiffe://example.org/admin-by-config"],
             attestors: Vec::new(),
+            keys: Arc::new(MemoryKeyManager::new()),
         }
     }
 }
@@ -74,10 +76,9 @@ pub async fn start(options: Options) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let clock = FakeClock::new(NOW);
     let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-    let path = dir.path().join("db.sqlite3").display().to_string();
-    let store: Arc<dyn Datastore> = Arc::new(SqlStore::open_sqlite(&SqliteConfig::new(path)).unwrap());
+    let store: Arc<dyn Datastore> = Arc::new(open_store(dir.path()));
     let config = CaConfig { disable_jwt_svids: options.jwt_disabled, ..CaConfig::new(td()) };
-    let ca = CaManager::load(config, Arc::new(MemoryKeyManager::new()), store.clone(), NOW).await.unwrap();
+    let ca = CaManager::load(config, options.keys.clone(), store.clone(), NOW).await.unwrap();
     let ca = Arc::new(ca);
     let (view, follower) = View::open(store.clone(), td()).await.unwrap();
     let tasks = TaskGroup::new(Shutdown::new());
@@ -134,7 +135,16 @@ pub async fn start(options: Options) -> Server {
     Server { state, clock, tasks, tcp, socket, bundles, _dir: dir }
 }
 
+fn open_store(dir: &std::path::Path) -> SqlStore {
+    SqlStore::open_sqlite(&SqliteConfig::new(dir.join("db.sqlite3").display().to_string())).unwrap()
+}
+
 impl Server {
+    /// Another server's connection to the same database: what it writes, this server's view learns of later.
+    pub fn another_store(&self) -> SqlStore {
+        open_store(self._dir.path())
+    }
+
     /// Clients of this trust domain get past the handshake.
     pub fn trust(&self, trust_domain: &TrustDomain, root: Certificate) {
         self.bundles.set(trust_domain, vec![root]);

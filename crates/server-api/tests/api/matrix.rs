@@ -154,18 +154,38 @@ async fn an_expired_svid_does_not_get_past_the_handshake_or_the_check() {
     assert_eq!(denied_reason(&status), Some(Reason::AgentExpired));
 }
 
+/// In grpc-go's words, on both endpoints.
 #[tokio::test]
 async fn unknown_methods_are_unimplemented() {
     let server = start(Options::default()).await;
-    for path in [
-        "/spire.api.server.trustdomain.v1.TrustDomain/ListFederationRelationships",
-        "/spire.api.server.localauthority.v1.LocalAuthority/GetJWTAuthorityState",
-        "/spire.api.server.entry.v1.Entry/NoSuchMethod",
-        "/no.Such/Service",
-    ] {
-        let status = call(&server.local(), path).await.unwrap_err();
-        assert_eq!(status.code(), Code::Unimplemented, "{path}");
+    let unknown_service = |service: &str| format!("unknown service {service}");
+    let unknown = [
+        (
+            "/spire.api.server.trustdomain.v1.TrustDomain/ListFederationRelationships",
+            unknown_service("spire.api.server.trustdomain.v1.TrustDomain"),
+        ),
+        (
+            "/spire.api.server.localauthority.v1.LocalAuthority/GetJWTAuthorityState",
+            unknown_service("spire.api.server.localauthority.v1.LocalAuthority"),
+        ),
+        (
+            "/spire.api.server.entry.v1.Entry/NoSuchMethod",
+            "unknown method NoSuchMethod for service spire.api.server.entry.v1.Entry".to_owned(),
+        ),
+        ("/no.Such/Service", unknown_service("no.Such")),
+        ("/no/such/Service", unknown_service("no/such")),
+        ("/nothing", "malformed method name: \"/nothing\"".to_owned()),
+    ];
+    for channel in [server.local(), server.anonymous()] {
+        for (path, text) in &unknown {
+            let status = call(&channel, path).await.unwrap_err();
+            assert_eq!((status.code(), status.message()), (Code::Unimplemented, text.as_str()), "{path}");
+        }
     }
+    let status = call(&server.local(), "/steeple.agent.v1.Sync/NoSuch").await.unwrap_err();
+    assert_eq!(status.message(), "unknown service steeple.agent.v1.Sync");
+    let status = call(&server.anonymous(), "/spire.api.server.debug.v1.Debug/NoSuch").await.unwrap_err();
+    assert_eq!(status.message(), "unknown service spire.api.server.debug.v1.Debug");
 }
 
 /// An admin may be of another trust domain, whose bundle is then trusted too.
@@ -203,7 +223,12 @@ async fn an_admin_of_another_trust_domain() {
             serial: SerialNumber::random().unwrap(),
         };
         let chain = vec![sign(&x509::leaf_tbs(&template, &issuer).unwrap())];
-        steeple_server_core::ca::SignedX509 { chain, serial: String::new(), not_before, expires_at: not_after }
+        steeple_server_core::ca::SignedX509 {
+            chain,
+            serial: String::new(),
+            not_before,
+            expires_at: not_after,
+        }
     };
     let path = "/spire.api.server.agent.v1.Agent/CountAgents";
     assert!(call(&server.with_svid(&svid("/admin"), &leaf_key), path).await.is_ok());

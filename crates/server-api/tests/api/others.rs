@@ -10,7 +10,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::harness::{entry, server};
+use crate::harness::{NOW, entry, server};
 
 #[tokio::test]
 async fn info_is_kept_for_five_seconds() {
@@ -29,6 +29,32 @@ async fn info_is_kept_for_five_seconds() {
     server.clock.advance(std::time::Duration::from_secs(1));
     let info = client.get_info(GetInfoRequest {}).await.unwrap().into_inner();
     assert_eq!((info.entries_count, info.uptime), (2, 5));
+}
+
+/// Callers at once share one answer, whoever of them goes away; a refusal is not kept.
+#[tokio::test]
+async fn one_question_for_all_who_ask() {
+    let server = server().await;
+    let client = DebugClient::new(server.local());
+    let ask = || {
+        let mut client = client.clone();
+        async move { client.get_info(GetInfoRequest {}).await.map(tonic::Response::into_inner) }
+    };
+    let impatient = tokio::time::timeout(std::time::Duration::ZERO, ask()).await;
+    assert!(impatient.is_err());
+    let answers = futures::future::join_all((0..50).map(|_| ask())).await;
+    let first = answers[0].as_ref().unwrap();
+    assert!(answers.iter().all(|answer| answer.as_ref().unwrap() == first));
+
+    server.clock.advance(std::time::Duration::from_secs(5));
+    server.clock.set(NOW + 30 * 24 * 3600);
+    for refused in futures::future::join_all((0..3).map(|_| ask())).await {
+        let status = refused.unwrap_err();
+        assert_eq!(status.code(), Code::Internal);
+        assert!(status.message().starts_with("failed verification against bundle: "), "{}", status.message());
+    }
+    server.clock.set(NOW);
+    assert_eq!(ask().await.unwrap().uptime, 5);
 }
 
 #[tokio::test]

@@ -1,11 +1,18 @@
 //! Signing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use steeple_datastore::model::{AdditionalAttributes, Entry};
+use steeple_plugin::{KeyManager, KeyManagerError};
+use steeple_plugins_base::key_manager::MemoryKeyManager;
 use steeple_proto::spire::api::server::svid::v1 as pb;
 use steeple_proto::spire::api::server::svid::v1::svid_client::SvidClient;
 use steeple_proto::spire::api::types;
 use steeple_spiffe::x509::DistinguishedName;
-use steeple_spiffe::{Certificate, jwt};
+use steeple_spiffe::{Certificate, KeyType, PublicKey, SignatureAlgorithm, jwt};
+use tokio::sync::{Semaphore, mpsc};
 use tonic::Code;
 
 use crate::harness::{NOW, Options, csr, csr_with, entry, forged_csr, pool_key, server, start};
@@ -223,4 +230,91 @@ async fn a_downstream_server_gets_a_ca() {
     assert!(status.message().starts_with("malformed CSR: "), "{}", status.message());
     let status = client.new_downstream_x509ca(request(forged_csr(&[]))).await.unwrap_err();
     assert!(status.message().starts_with("invalid CSR signature: "), "{}", status.message());
+}
+
+/// Tells of each signature before it makes it, and makes it when it is let.
+struct Gate {
+    inner: MemoryKeyManager,
+    shut: AtomicBool,
+    begun: mpsc::UnboundedSender<Vec<u8>>,
+    turns: Semaphore,
+}
+
+#[tonic::async_trait]
+impl KeyManager for Gate {
+    async fn generate_key(&self, id: &str, key_type: KeyType) -> Result<PublicKey, KeyManagerError> {
+        self.inner.generate_key(id, key_type).await
+    }
+
+    async fn public_key(&self, id: &str) -> Result<Option<PublicKey>, KeyManagerError> {
+        self.inner.public_key(id).await
+    }
+
+    async fn public_keys(&self) -> Result<Vec<(String, PublicKey)>, KeyManagerError> {
+        self.inner.public_keys().await
+    }
+
+    async fn sign(
+        &self,
+        id: &str,
+        algorithm: SignatureAlgorithm,
+        data: &[u8],
+    ) -> Result<Vec<u8>, KeyManagerError> {
+        if self.shut.load(Ordering::Relaxed) {
+            self.begun.send(data.to_vec()).unwrap();
+            self.turns.acquire().await.unwrap().forget();
+        }
+        self.inner.sign(id, algorithm, data).await
+    }
+}
+
+/// A batch says what it is for; those of agents that do not say come first.
+#[tokio::test]
+async fn workloads_that_wait_come_before_prefetches() {
+    let (begun, mut signing) = mpsc::unbounded_channel();
+    let shut = AtomicBool::new(false);
+    let gate = Arc::new(Gate { inner: MemoryKeyManager::new(), shut, begun, turns: Semaphore::new(0) });
+    let server = start(Options { keys: gate.clone(), ..Options::default() }).await;
+    let (agent, channel) = server.agent("busy").await;
+    let patient = server.entry(entry(agent.as_str(), "/patient")).await.id;
+    let urgent = server.entry(entry(agent.as_str(), "/urgent")).await.id;
+    gate.shut.store(true, Ordering::Relaxed);
+    let batch = |entry_id: &String, count: usize, priority: Option<&'static str>| {
+        let param = pb::NewX509svidParams { entry_id: entry_id.clone(), csr: csr(&[], &[]) };
+        let mut request = tonic::Request::new(pb::BatchNewX509svidRequest { params: vec![param; count] });
+        if let Some(priority) = priority {
+            request.metadata_mut().insert("steeple-priority", priority.parse().unwrap());
+        }
+        let mut client = SvidClient::new(channel.clone());
+        tokio::spawn(async move { client.batch_new_x509svid(request).await.unwrap().into_inner().results })
+    };
+    let queued = async |count| {
+        let full = async {
+            while server.state.ca.waiting_signatures() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), full).await.unwrap();
+    };
+    let places = std::thread::available_parallelism().unwrap().get();
+    let mut batches = vec![batch(&patient, places, Some("prefetch"))];
+    for _ in 0..places {
+        signing.recv().await.unwrap();
+    }
+    batches.push(batch(&patient, 3, Some("prefetch")));
+    queued(3).await;
+    batches.push(batch(&urgent, 2, None));
+    queued(5).await;
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        gate.turns.add_permits(1);
+        let data = signing.recv().await.unwrap();
+        order.push(data.windows(7).any(|part| part == b"/urgent"));
+    }
+    gate.turns.add_permits(places);
+    // One in eight turns goes to the others, so that they do not starve.
+    assert!(order[..3].iter().filter(|urgent| **urgent).count() == 2, "{order:?}");
+    for batch in batches {
+        assert!(batch.await.unwrap().iter().all(|result| result.svid.is_some()));
+    }
 }

@@ -82,3 +82,13 @@ async fn no_more_than_the_places_at_once_and_none_is_lost() {
     }
     assert!(futures::poll!(Box::pin(admission.acquire(Priority::Waiting))).is_pending());
 }
+
+#[test]
+fn metadata_values() {
+    assert_eq!(Priority::from_metadata(Some("waiting")), Priority::Waiting);
+    assert_eq!(Priority::from_metadata(Some("expiring")), Priority::Expiring);
+    assert_eq!(Priority::from_metadata(Some("prefetch")), Priority::Prefetch);
+    for other in [None, Some(""), Some("Prefetch"), Some("urgent")] {
+        assert_eq!(Priority::from_metadata(other), Priority::Waiting, "{other:?}");
+    }
+}

@@ -82,6 +82,11 @@ impl CaManager {
         Ok(ca)
     }
 
+    /// Signatures that wait for their turn now.
+    pub fn waiting_signatures(&self) -> usize {
+        self.desk.admission.waiting()
+    }
+
     /// Prepares and activates authorities whose time has come, prunes what nobody needs any more, and reads the
     /// bundle again if others changed it. After an error everything goes on as before; the next call tries again.
     pub async fn rotate(&self, now: i64) -> Result<(), CaError> {
