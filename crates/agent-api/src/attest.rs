@@ -94,3 +94,93 @@ impl Caller for HeldCaller {
         self.0.still_here().map_err(io::Error::other)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::process::{Child, Command};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    const SOCKET: &str = "STEEPLE_TEST_CALLER_SOCKET";
+
+    /// Not a test by itself: the other one runs this program again, as a caller.
+    #[test]
+    fn caller() {
+        let Some(path) = std::env::var_os(SOCKET) else { return };
+        let connection = UnixStream::connect(path).unwrap();
+        // Until it is killed, or the test is gone.
+        let _ = std::io::Read::read(&mut &connection, &mut [0]);
+    }
+
+    /// A connection and the process that made it.
+    fn called(dir: &std::path::Path) -> (UnixStream, Child) {
+        let path = dir.join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "attest::tests::caller"])
+            .env(SOCKET, &path)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        (listener.accept().unwrap().0, child)
+    }
+
+    fn end(child: &Mutex<Child>) {
+        let mut child = child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Finds selectors whatever becomes of the caller, as one does that has read them a moment ago.
+    #[derive(Default)]
+    struct Fake {
+        asked: AtomicUsize,
+        ends: Option<Arc<Mutex<Child>>>,
+    }
+
+    #[tonic::async_trait]
+    impl WorkloadAttestor for Fake {
+        fn name(&self) -> &'static str {
+            "fake"
+        }
+
+        async fn attest(&self, _: &dyn Caller) -> Result<Vec<String>, WorkloadAttestError> {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            if let Some(child) = &self.ends {
+                end(child);
+            }
+            Ok(vec!["found".to_owned()])
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_dies_before_or_during_attestation_has_no_selectors() {
+        let dir = tempfile::tempdir().unwrap();
+        let (connection, child) = called(dir.path());
+        let child = Arc::new(Mutex::new(child));
+        let peer = Arc::new(Peer::of_socket(connection.as_fd()).unwrap());
+        assert_eq!(peer.pid, child.lock().unwrap().id() as i32);
+
+        let alive = Arc::new(Fake::default());
+        let found = WorkloadAttestation::new(vec![alive]).attest(&peer).await.unwrap();
+        assert_eq!(found, SelectorSet::new(vec![Selector::new("fake", "found")]));
+
+        let during = Arc::new(Fake { ends: Some(child), ..Fake::default() });
+        let refused = WorkloadAttestation::new(vec![during.clone()]).attest(&peer).await;
+        assert!(matches!(refused, Err(AttestFailure::Gone(_))), "{refused:?}");
+        assert_eq!(during.asked.load(Ordering::SeqCst), 1);
+
+        let after = Arc::new(Fake::default());
+        let refused = WorkloadAttestation::new(vec![after.clone()]).attest(&peer).await;
+        assert!(matches!(refused, Err(AttestFailure::Gone(_))), "{refused:?}");
+        assert_eq!(
+            after.asked.load(Ordering::SeqCst),
+            0,
+            "nothing is looked up about a process that is no more"
+        );
+    }
+}

@@ -74,6 +74,8 @@ pub struct UdsListener {
     file: SocketFile,
     listener: tokio::net::UnixListener,
     max_per_uid: Option<usize>,
+    /// This process's connections are nobody's.
+    uncounted: Option<u32>,
     open: Arc<OpenConnections>,
     silent: FuturesUnordered<BoxFuture<'static, UdsStream>>,
     /// Connections of one process share its pidfd: descriptors are what a process runs out of first.
@@ -99,6 +101,7 @@ impl UdsListener {
             file,
             listener,
             max_per_uid: options.max_per_uid,
+            uncounted: None,
             open: Arc::default(),
             silent: FuturesUnordered::new(),
             peers: HashMap::new(),
@@ -111,6 +114,14 @@ impl UdsListener {
     #[must_use]
     pub fn with_connection_limit(mut self, max_per_uid: usize) -> Self {
         self.max_per_uid = Some(max_per_uid);
+        self
+    }
+
+    /// Connections of this process neither count nor are refused: a program that asks itself whether it serves must not
+    /// be kept out by others of its user.
+    #[must_use]
+    pub fn without_limit_for(mut self, pid: u32) -> Self {
+        self.uncounted = Some(pid);
         self
     }
 
@@ -134,7 +145,9 @@ impl UdsListener {
                 return None;
             }
         };
-        let Some(permit) = OpenConnections::enter(&self.open, peer.uid, self.max_per_uid) else {
+        let counted = self.uncounted.is_none() || self.uncounted != u32::try_from(peer.pid).ok();
+        let permit = counted.then(|| OpenConnections::enter(&self.open, peer.uid, self.max_per_uid));
+        if let Some(None) = permit {
             self.refusals.note(|held_back| {
                 tracing::warn!(
                     uid = peer.uid,
@@ -146,9 +159,9 @@ impl UdsListener {
                 );
             });
             return None;
-        };
+        }
         let info = PeerInfo { peer: self.shared(peer) };
-        Some(UdsStream { io: AuthorityFilter::new(stream), info, _permit: permit })
+        Some(UdsStream { io: AuthorityFilter::new(stream), info, _permit: permit.flatten() })
     }
 
     /// The same process's earlier [`Peer`], if a connection of it is open. That one had the number before `peer` was
@@ -221,7 +234,7 @@ impl fmt::Debug for UdsListener {
 pub struct UdsStream {
     io: AuthorityFilter<UnixStream>,
     info: PeerInfo,
-    _permit: Permit,
+    _permit: Option<Permit>,
 }
 
 impl UdsStream {

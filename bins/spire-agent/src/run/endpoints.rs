@@ -64,8 +64,10 @@ pub fn bind(config: &Config) -> anyhow::Result<Sockets> {
     };
     let public =
         config.socket_path.as_deref().map(|path| open(path, PUBLIC_MODE, PUBLIC_DIR_MODE, Some(most)));
+    // The health check asks as a workload does, and is no workload.
+    let public = public.transpose()?.map(|listener| listener.without_limit_for(config.workload.agent_pid));
     let admin = config.admin_socket_path.as_deref().map(|path| open(path, ADMIN_MODE, ADMIN_DIR_MODE, None));
-    Ok(Sockets { public: public.transpose()?, admin: admin.transpose()? })
+    Ok(Sockets { public, admin: admin.transpose()? })
 }
 
 impl Sockets {

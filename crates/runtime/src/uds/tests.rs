@@ -104,6 +104,21 @@ async fn callers_are_known_and_bytes_pass() {
 }
 
 #[tokio::test]
+async fn a_process_asking_itself_is_not_kept_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sock");
+    let listener = bind(&path, 0o777).unwrap().with_connection_limit(1);
+    let mut listener = listener.without_limit_for(std::process::id());
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut client = UnixStream::connect(&path).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        open.push((listener.next().await.unwrap().unwrap(), client));
+    }
+    assert_eq!(listener.connections(), 0, "nor does it take others' places");
+}
+
+#[tokio::test]
 async fn one_user_cannot_have_them_all() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.sock");
