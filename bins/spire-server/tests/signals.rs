@@ -1,0 +1,102 @@
+//! Signals to the real program, while it starts and while it drains.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use steeple_proto::spire::api::server::agent::v1::agent_client::AgentClient;
+
+struct Server {
+    child: Child,
+    log: mpsc::Receiver<String>,
+}
+
+impl Server {
+    fn start(dir: &Path) -> Self {
+        let config = format!(
+            r#"
+            server {{ trust_domain = "example.org" data_dir = "{d}" bind_address = "127.0.0.1" bind_port = {port} socket_path = "{d}/api.sock" log_level = "DEBUG" }}
+            plugins {{
+              DataStore "sql" {{ plugin_data {{ database_type = "sqlite3" connection_string = "{d}/db.sqlite3" }} }}
+              KeyManager "disk" {{ plugin_data {{ keys_path = "{d}/keys.json" }} }}
+              NodeAttestor "join_token" {{}}
+            }}
+            "#,
+            d = dir.display(),
+            port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
+        );
+        let file = dir.join("server.conf");
+        std::fs::write(&file, config).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_spire-server"))
+            .args(["run", "-config"])
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, log) = mpsc::channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, log }
+    }
+
+    /// Reads the log up to a line with `text`.
+    fn logged(&self, text: &str) {
+        while !self.log.recv_timeout(Duration::from_secs(30)).unwrap().contains(text) {}
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Its log ends with it. Well below what a drain may take.
+    fn ended(&mut self) -> ExitStatus {
+        while self.log.recv_timeout(Duration::from_secs(6)) != Err(mpsc::RecvTimeoutError::Disconnected) {
+            assert!(self.child.try_wait().is_ok());
+        }
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_start_that_hangs_ends_with_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    // Nobody ever writes into it: reading the keys takes forever.
+    assert!(Command::new("mkfifo").arg(dir.path().join("keys.json")).status().unwrap().success());
+    let mut server = Server::start(dir.path());
+    server.logged("Configured DataStore");
+    server.signal("USR2");
+    server.logged("nothing to reopen");
+    server.signal("USR1");
+    server.logged("nothing to reload");
+    server.signal("TERM");
+    server.logged("Server stopped gracefully");
+    assert!(server.ended().success());
+}
+
+#[tokio::test]
+async fn the_second_cuts_a_drain_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    server.logged("Server is up");
+    let socket = dir.path().join("api.sock").display().to_string();
+    let channel = steeple_cli::connect::connect_unix(&socket, &socket).unwrap();
+    // A call that does not end.
+    let call = AgentClient::new(channel).attest_agent(tokio_stream::pending()).await;
+    server.signal("TERM");
+    server.logged("Stopping Server APIs");
+    server.signal("INT");
+    server.logged("Some tasks did not end in time");
+    assert!(server.ended().success());
+    drop(call);
+}
