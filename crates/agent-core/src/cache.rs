@@ -220,8 +220,9 @@ impl Cache {
     pub fn close(&mut self) {
         self.closed = true;
         for group in self.groups.values_mut() {
-            // The last sender goes with it.
-            group.updates = watch::channel(Update::default()).0;
+            // The last sender goes; what the group matched stays, so that nobody is told that it has no identity.
+            let newest = group.updates.borrow().clone();
+            group.updates = watch::channel(newest).0;
         }
     }
 
