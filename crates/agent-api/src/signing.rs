@@ -16,10 +16,12 @@ use steeple_agent_core::{Entry, SignJob, millis};
 use steeple_proto::spire::api::server::svid::v1::{
     BatchNewX509svidRequest, NewJwtsvidRequest, NewX509svidParams, batch_new_x509svid_response,
 };
+use steeple_runtime::grpc::PRIORITY_KEY;
 use steeple_runtime::metrics::CallCounter;
 use steeple_spiffe::x509::{self, DistinguishedName};
 use steeple_spiffe::{Certificate, KeyType, PrivateKey, jwt};
 use tonic::Code;
+use tonic::metadata::MetadataValue;
 use zeroize::Zeroizing;
 
 use crate::failure::ServerError;
@@ -109,7 +111,8 @@ impl Signing {
             }
         };
         announce(&jobs);
-        let request = BatchNewX509svidRequest { params: requests };
+        let mut request = tonic::Request::new(BatchNewX509svidRequest { params: requests });
+        request.metadata_mut().insert(PRIORITY_KEY, MetadataValue::from_static(priority(&jobs)));
         let counter = CallCounter::start(&["manager", "sync", "fetch_svids_updates"]);
         let answer = timed("signing X.509-SVIDs", self.link.svid().batch_new_x509svid(request)).await;
         counter.done(answer.as_ref().err().map_or(Code::Ok, |error| error.code));
@@ -282,6 +285,15 @@ impl Signing {
             }
             tokio::time::sleep(JWT_RETRY).await;
         }
+    }
+}
+
+/// What the server is told of a batch: as urgent as its most urgent record.
+fn priority(jobs: &[SignJob]) -> &'static str {
+    match jobs.iter().map(|job| job.priority).min() {
+        Some(Priority::Prefetch) => "prefetch",
+        Some(Priority::Expiring) => "expiring",
+        Some(Priority::Waiting) | None => "waiting",
     }
 }
 

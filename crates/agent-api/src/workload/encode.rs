@@ -2,26 +2,30 @@
 //! same bytes (maps sorted).
 
 use bytes::Bytes;
-use steeple_agent_core::cache::Content;
+use steeple_agent_core::cache::{Content, Identity};
 use steeple_spiffe::bundle::Bundle;
+use zeroize::Zeroizing;
 
-/// X509SVIDResponse (Workload API §5.2.1). One entry per identity, in entry id order; CRLs are never sent.
+/// X509SVIDResponse (Workload API §5.2.1). One entry per identity, in entry id order; CRLs are never sent. It holds
+/// private keys: measured first, so that it is written once and never moved, and wiped when the last holder drops it.
 pub(super) fn x509_svid(content: &Content) -> Bytes {
     let bundle = content.bundle.as_ref().map(|bundle| bundle.x509_der()).unwrap_or_default();
-    let mut out = Writer::default();
-    for identity in &content.identities {
-        let mut svid = Writer::default();
-        svid.field(1, identity.entry.spiffe_id.as_str().as_bytes());
-        svid.field(2, &identity.svid.chain);
-        svid.field(3, &identity.svid.key);
-        svid.field(4, &bundle);
-        svid.field(5, identity.entry.hint.as_bytes());
-        out.message(1, svid);
-    }
-    for federated in &content.federated {
-        out.map_entry(3, federated, &federated.x509_der());
-    }
-    out.finish()
+    let svid = |identity: &Identity, out: &mut Out| {
+        out.field(1, identity.entry.spiffe_id.as_str().as_bytes());
+        out.field(2, &identity.svid.chain);
+        out.field(3, &identity.svid.key);
+        out.field(4, &bundle);
+        out.field(5, identity.entry.hint.as_bytes());
+    };
+    let federated: Vec<_> = content.federated.iter().map(|bundle| (bundle, bundle.x509_der())).collect();
+    write(&|out| {
+        for identity in &content.identities {
+            out.message(1, &|out| svid(identity, out));
+        }
+        for (bundle, der) in &federated {
+            out.map_entry(3, bundle, der);
+        }
+    })
 }
 
 /// X509BundlesResponse (§5.2.2): keys are trust domain IDs.
@@ -43,39 +47,62 @@ fn bundles(
     let mut all: Vec<&Bundle> = federated.iter().map(AsRef::as_ref).collect();
     all.push(own);
     all.sort_by(|a, b| a.trust_domain.cmp(&b.trust_domain));
-    let mut out = Writer::default();
-    for bundle in all {
-        out.map_entry(field, bundle, &form(bundle));
-    }
-    out.finish()
+    let all: Vec<_> = all.into_iter().map(|bundle| (bundle, form(bundle))).collect();
+    write(&|out| {
+        for (bundle, value) in &all {
+            out.map_entry(field, bundle, value);
+        }
+    })
 }
 
-/// Length-delimited protobuf fields.
-#[derive(Default)]
-struct Writer(Vec<u8>);
+/// A message, or its length.
+type Fields<'a> = &'a dyn Fn(&mut Out);
 
-impl Writer {
+/// Length-delimited protobuf fields: counted only, or written too.
+struct Out {
+    length: usize,
+    bytes: Option<Zeroizing<Vec<u8>>>,
+}
+
+/// Exactly as long as it has to be.
+fn write(fields: Fields<'_>) -> Bytes {
+    let mut out = Out { length: 0, bytes: Some(Zeroizing::new(Vec::with_capacity(length(fields)))) };
+    fields(&mut out);
+    Bytes::from_owner(out.bytes.unwrap_or_default())
+}
+
+fn length(fields: Fields<'_>) -> usize {
+    let mut out = Out { length: 0, bytes: None };
+    fields(&mut out);
+    out.length
+}
+
+impl Out {
+    fn put(&mut self, bytes: &[u8]) {
+        self.length += bytes.len();
+        if let Some(out) = &mut self.bytes {
+            out.extend_from_slice(bytes);
+        }
+    }
+
     fn field(&mut self, number: u32, value: &[u8]) {
         if value.is_empty() {
             return;
         }
         self.key(number, value.len());
-        self.0.extend_from_slice(value);
+        self.put(value);
     }
 
-    fn message(&mut self, number: u32, inner: Writer) {
-        self.key(number, inner.0.len());
-        let mut inner = inner.0;
-        self.0.extend_from_slice(&inner);
-        // It may hold a private key.
-        zeroize::Zeroize::zeroize(&mut inner);
+    fn message(&mut self, number: u32, fields: Fields<'_>) {
+        self.key(number, length(fields));
+        fields(self);
     }
 
     fn map_entry(&mut self, number: u32, bundle: &Bundle, value: &[u8]) {
-        let mut entry = Writer::default();
-        entry.field(1, bundle.trust_domain.as_id_str().as_bytes());
-        entry.field(2, value);
-        self.message(number, entry);
+        self.message(number, &|out| {
+            out.field(1, bundle.trust_domain.as_id_str().as_bytes());
+            out.field(2, value);
+        });
     }
 
     fn key(&mut self, number: u32, length: usize) {
@@ -86,13 +113,35 @@ impl Writer {
 
     fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
+            self.put(&[value as u8 | 0x80]);
             value >>= 7;
         }
-        self.0.push(value as u8);
+        self.put(&[value as u8]);
     }
+}
 
-    fn finish(self) -> Bytes {
-        self.0.into()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_as_long_as_it_was_measured() {
+        let long = vec![7; 300];
+        let fields: Fields<'_> = &|out| {
+            out.message(1, &|out| {
+                out.field(2, &long);
+                out.field(3, b"");
+                out.message(20, &|out| out.field(1, b"x"));
+            });
+        };
+        let written = write(fields);
+        assert_eq!(written.len(), length(fields));
+        assert_eq!(written[..6], [0x0a, 0xb5, 0x02, 0x12, 0xac, 0x02]);
+        assert!(written.ends_with(&[7, 0xa2, 1, 3, 0x0a, 1, b'x']));
+        let mut measured = Out { length: 0, bytes: Some(Zeroizing::new(Vec::with_capacity(length(fields)))) };
+        let before = measured.bytes.as_ref().map(|bytes| bytes.as_ptr());
+        fields(&mut measured);
+        let after = measured.bytes.as_ref().map(|bytes| bytes.as_ptr());
+        assert_eq!(before, after, "written where it was first put");
     }
 }
