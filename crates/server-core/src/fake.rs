@@ -13,6 +13,11 @@ use steeple_spiffe::{PublicKey, TrustDomain};
 pub use keys::FakeKeys;
 pub use store::FakeStore;
 
+/// How many cases a random test plays: `STEEPLE_CASES` if it is set, for long runs, else what takes a second or two.
+pub fn cases(usual: u32) -> u32 {
+    std::env::var("STEEPLE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
 /// When effects fail. Shared by a [`FakeStore`] and a [`FakeKeys`] to crash a process at one point of its work.
 #[derive(Debug, Default)]
 pub struct Faults(Mutex<Plan>);

@@ -102,6 +102,9 @@ async fn two_servers_on_one_database_see_each_other() {
     for round in 0..5 {
         for (writer, reader) in [(0, 1), (1, 0)] {
             let name = format!("e-{round}-{writer}");
+            // What the round before wrote is no news.
+            let head = servers[reader].0.head().await.unwrap();
+            servers[reader].1.wait_for(head).await;
             let mut subscription = servers[reader].1.subscribe(&id(AGENT));
             subscription.next().await;
             create(&*servers[writer].0, vec![entry(&name, AGENT)]).await;

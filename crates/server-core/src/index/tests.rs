@@ -302,7 +302,7 @@ fn play(ops: Vec<Op>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::fake::cases(800), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_index_equals_full_recomputation(ops in prop::collection::vec(op(), 1..30)) {

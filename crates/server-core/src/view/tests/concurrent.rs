@@ -92,7 +92,7 @@ async fn play(steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::fake::cases(200), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn listeners_end_up_with_what_is_stored(steps in prop::collection::vec(step(), 1..60)) {

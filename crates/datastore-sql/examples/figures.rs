@@ -1,11 +1,11 @@
-//! Figures, printed: `cargo test -p steeple-datastore-sql --test figures -- --ignored --nocapture`.
+//! Figures, printed: `cargo run --release -p steeple-datastore-sql --example figures`.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a test: panicking is how it fails"
+    reason = "a measurement: panicking is how it fails"
 )]
 #![allow(clippy::disallowed_methods, reason = "measuring is what this is for")]
 
@@ -48,9 +48,8 @@ fn cpu() -> f64 {
     nanos as f64 / 1e6
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn figures() {
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
     let dir = TempDir::new().unwrap();
     let before = resident();
     let path = dir.path().join("datastore.sqlite3");
