@@ -51,6 +51,8 @@ pub struct Server {
     pub pages: AtomicBool,
     pub synced_ids: Mutex<Vec<Vec<String>>>,
     pub signing: AtomicBool,
+    /// What batches of signatures were said to be for.
+    pub priorities: Mutex<HashSet<String>>,
     pub agent_ttl: i64,
 }
 
@@ -93,6 +95,7 @@ impl Server {
             pages: AtomicBool::new(false),
             synced_ids: Mutex::default(),
             signing: AtomicBool::new(true),
+            priorities: Mutex::default(),
             agent_ttl,
         });
         *server.view.lock().unwrap() =
@@ -501,6 +504,8 @@ impl svid::svid_server::Svid for Server {
         request: Request<svid::BatchNewX509svidRequest>,
     ) -> Answer<svid::BatchNewX509svidResponse> {
         self.authorize(&request)?;
+        let priority = request.metadata().get("steeple-priority").unwrap().to_str().unwrap();
+        self.priorities.lock().unwrap().insert(priority.to_owned());
         if !self.signing.load(Ordering::SeqCst) {
             return Err(Status::unavailable("the CA is not ready"));
         }
