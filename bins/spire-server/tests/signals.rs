@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use steeple_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 
+/// Well below what a drain may take.
+const SOON: Duration = Duration::from_secs(6);
+
 struct Server {
     child: Child,
     log: mpsc::Receiver<String>,
@@ -44,7 +47,12 @@ impl Server {
 
     /// Reads the log up to a line with `text`.
     fn logged(&self, text: &str) {
-        while !self.log.recv_timeout(Duration::from_secs(30)).unwrap().contains(text) {}
+        self.logs(text, Duration::from_secs(30));
+    }
+
+    /// No line may take longer than `patience`.
+    fn logs(&self, text: &str, patience: Duration) {
+        while !self.log.recv_timeout(patience).unwrap().contains(text) {}
     }
 
     fn signal(&self, name: &str) {
@@ -52,9 +60,9 @@ impl Server {
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
-    /// Its log ends with it. Well below what a drain may take.
+    /// Its log ends with it.
     fn ended(&mut self) -> ExitStatus {
-        while self.log.recv_timeout(Duration::from_secs(6)) != Err(mpsc::RecvTimeoutError::Disconnected) {
+        while self.log.recv_timeout(SOON) != Err(mpsc::RecvTimeoutError::Disconnected) {
             assert!(self.child.try_wait().is_ok());
         }
         self.child.wait().unwrap()
@@ -96,7 +104,7 @@ async fn the_second_cuts_a_drain_short() {
     server.signal("TERM");
     server.logged("Stopping Server APIs");
     server.signal("INT");
-    server.logged("Some tasks did not end in time");
+    server.logs("Some tasks did not end in time", SOON);
     assert!(server.ended().success());
     drop(call);
 }
