@@ -81,10 +81,7 @@ impl Journal {
                     status,
                     authority_id: authority.id.clone(),
                     not_after: authority.not_after,
-                    upstream_authority_id: certificate
-                        .and_then(Certificate::authority_key_id)
-                        .map(|id| hex(&id))
-                        .unwrap_or_default(),
+                    upstream_authority_id: authority.upstream_id(),
                 });
                 trim(&mut self.x509, |entry| entry.status);
             }

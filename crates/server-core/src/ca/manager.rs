@@ -149,7 +149,7 @@ impl CaManager {
             Effect::Publish(authority) => {
                 let bundle = self.store.append_bundle(with_authority(config, &authority), now).await?;
                 self.set_bundle(bundle);
-                log_authority(&authority, ["X509 CA prepared", "JWT key prepared"]);
+                log_authority(&authority, Stage::Prepared);
                 Ok(Some(Event::Published))
             }
             Effect::SaveJournal(journal) => {
@@ -169,7 +169,7 @@ impl CaManager {
             (Kind::X509, None) => return Err(CaError::X509NotReady),
             (Kind::Jwt, _) => (&self.jwt, Signer::jwt(authority)?),
         };
-        log_authority(authority, ["X509 CA activated", "JWT key activated"]);
+        log_authority(authority, Stage::Activated);
         let signer = Arc::new(signer);
         self.retired().insert(signer.key_id.clone(), Arc::downgrade(&signer));
         place.store(Some(signer));
@@ -325,17 +325,39 @@ impl CaManager {
     }
 }
 
-/// SPIRE's messages for each kind.
-fn log_authority(authority: &Authority, [x509, jwt]: [&str; 2]) {
+/// What becomes of an authority; logged under SPIRE's messages.
+#[derive(Clone, Copy)]
+enum Stage {
+    Prepared,
+    Activated,
+}
+
+fn log_authority(authority: &Authority, stage: Stage) {
+    let message = match (authority.kind, stage) {
+        (Kind::X509, Stage::Prepared) => "X509 CA prepared",
+        (Kind::X509, Stage::Activated) => "X509 CA activated",
+        (Kind::Jwt, Stage::Prepared) => "JWT key prepared",
+        (Kind::Jwt, Stage::Activated) => "JWT key activated",
+    };
+    let x509 = authority.kind == Kind::X509;
     tracing::info!(
         subsystem_name = "ca_manager",
         slot = authority.slot.as_str(),
-        issued_at = authority.issued_at,
-        expiration = authority.not_after,
+        issued_at = go_time(authority.issued_at),
+        expiration = go_time(authority.not_after),
         local_authority_id = %authority.id,
-        "{}",
-        if authority.kind == Kind::X509 { x509 } else { jwt },
+        self_signed = (x509 && matches!(stage, Stage::Prepared)).then_some(true),
+        upstream_authority_id = x509.then(|| authority.upstream_id()),
+        "{message}",
     );
+}
+
+/// `2026-11-23 16:00:00 +0000 UTC`, as Go prints a time in whole seconds.
+fn go_time(unix: i64) -> String {
+    match jiff::Timestamp::from_second(unix) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
+        Err(_) => unix.to_string(),
+    }
 }
 
 fn loaded_state(

@@ -100,6 +100,12 @@ impl Authority {
         self.kind.key_id(self.slot)
     }
 
+    /// X.509: who signed it, as the certificate says, in lowercase hex; empty for a root and for JWT keys.
+    pub(super) fn upstream_id(&self) -> String {
+        let certificate = self.certificate.as_ref();
+        certificate.and_then(Certificate::authority_key_id).map(|id| hex(&id)).unwrap_or_default()
+    }
+
     fn is_expired(&self, now: i64) -> bool {
         self.not_after <= now
     }

@@ -98,6 +98,23 @@ async fn x509_svids_verify_and_have_spires_contents() {
     assert_eq!(server.spiffe_id().unwrap(), id("/spire/server"));
 }
 
+#[test]
+fn times_are_logged_as_go_prints_them() {
+    assert_eq!(go_time(NOW), "2027-01-15 08:00:00 +0000 UTC");
+    assert_eq!(go_time(0), "1970-01-01 00:00:00 +0000 UTC");
+    assert_eq!(go_time(i64::MAX), i64::MAX.to_string());
+}
+
+#[tokio::test]
+async fn a_root_has_no_upstream_authority() {
+    let world = World::new();
+    let ca = world.load(&config(), NOW).await.unwrap();
+    let rotation = ca.rotation.lock().await;
+    for kind in Kind::ALL {
+        assert_eq!(rotation.state.slots(kind).current.as_ref().unwrap().upstream_id(), "");
+    }
+}
+
 #[tokio::test]
 async fn lifetimes_are_defaulted_and_capped() {
     let world = World::new();
