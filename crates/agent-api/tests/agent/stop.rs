@@ -1,7 +1,7 @@
 //! A stop, and a user who wants too much.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use steeple_agent_api::{WorkloadApi, WorkloadAttestation};
 use steeple_proto::workload::{JwtsvidRequest, X509BundlesRequest, X509svidRequest};
@@ -49,13 +49,11 @@ async fn a_stop_ends_open_streams_and_waiting_callers_at_once() {
         agent.state.close();
         stop.send(()).unwrap();
     };
-    let began = Instant::now();
     let (one, two, ()) = tokio::join!(waiting, waiting_for_jwt, stopping);
     for status in [one, two, svids.message().await.unwrap_err(), bundles.message().await.unwrap_err()] {
         assert_eq!((status.code(), status.message()), (Code::Unavailable, "the agent is stopping"));
     }
     tokio::time::timeout(Duration::from_secs(5), ended).await.expect("it serves on").unwrap();
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 /// A named pipe in the place of the file that is written takes any time the test likes.
