@@ -25,11 +25,17 @@ pub async fn measure(deployment: &Deployment, plan: &Plan) -> Result<Vec<String>
     // Entries of other workloads on the same node: the agent holds them, but they are not the caller's.
     for chunk in (0..plan.entries).collect::<Vec<_>>().chunks(200) {
         let request = BatchCreateEntryRequest {
-            entries: chunk.iter().map(|n| entry(&format!("base-{n}"), &format!("uid:{}", 1_000_000 + n))).collect(),
+            entries: chunk
+                .iter()
+                .map(|n| entry(&format!("base-{n}"), &format!("uid:{}", 1_000_000 + n)))
+                .collect(),
             output_mask: None,
         };
         let results = entries.batch_create_entry(request).await?.into_inner().results;
-        anyhow::ensure!(results.iter().all(|r| r.status.as_ref().is_some_and(|s| s.code == 0)), "not all were created");
+        anyhow::ensure!(
+            results.iter().all(|r| r.status.as_ref().is_some_and(|s| s.code == 0)),
+            "not all were created"
+        );
     }
     tokio::time::sleep(Duration::from_secs(8)).await;
     let server = rss(deployment.server.as_ref())?;

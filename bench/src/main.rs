@@ -35,7 +35,12 @@ async fn main() -> Result<()> {
     let bin_dir = bin_dir.context("--bin-dir names the folder with spire-server and spire-agent")?;
     let mut late = Vec::new();
     let deployment = steeple_e2e::Deployment::builder().bin_dir(&bin_dir).quiet().start_with_agent()?;
-    println!("subject: {:?}, {} entries, {} trials, one machine, SQLite", deployment.subject(), plan.entries, plan.trials);
+    println!(
+        "subject: {:?}, {} entries, {} trials, one machine, SQLite",
+        deployment.subject(),
+        plan.entries,
+        plan.trials
+    );
     late.extend(idle::measure(&deployment, &plan).await?);
     late.extend(propagation::measure(&deployment, &plan).await?);
     if late.is_empty() {

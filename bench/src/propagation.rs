@@ -24,7 +24,8 @@ pub async fn measure(deployment: &Deployment, plan: &Plan) -> Result<Vec<String>
     let mut workload = deployment.workload().await?;
     // SPIRE's agent refuses until it has polled.
     let mut stream = loop {
-        let mut stream = workload.api.fetch_x509svid(Workload::request(X509svidRequest {})).await?.into_inner();
+        let mut stream =
+            workload.api.fetch_x509svid(Workload::request(X509svidRequest {})).await?.into_inner();
         match stream.message().await {
             Ok(_) => break stream,
             Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
@@ -44,7 +45,9 @@ pub async fn measure(deployment: &Deployment, plan: &Plan) -> Result<Vec<String>
         deleted.push(begin.elapsed());
     }
     let mut late = Vec::new();
-    for (name, mut samples) in [("entry created → SVID on the stream", created), ("entry deleted → gone from the stream", deleted)] {
+    for (name, mut samples) in
+        [("entry created → SVID on the stream", created), ("entry deleted → gone from the stream", deleted)]
+    {
         println!("{}", show(name, &mut samples));
         let (p50, p99) = (quantile(&samples, 0.5), quantile(&samples, 0.99));
         println!("  limits: p50 {MEDIAN_LIMIT:?}, p99 {P99_LIMIT:?}");
@@ -55,7 +58,11 @@ pub async fn measure(deployment: &Deployment, plan: &Plan) -> Result<Vec<String>
     Ok(late)
 }
 
-async fn create(entries: &mut EntryClient<tonic::transport::Channel>, id: &str, selector: &str) -> Result<()> {
+async fn create(
+    entries: &mut EntryClient<tonic::transport::Channel>,
+    id: &str,
+    selector: &str,
+) -> Result<()> {
     let request = BatchCreateEntryRequest { entries: vec![entry(id, selector)], output_mask: None };
     let results = entries.batch_create_entry(request).await?.into_inner().results;
     let status = results.first().and_then(|result| result.status.as_ref()).context("no status")?;
@@ -73,5 +80,7 @@ async fn wait(stream: &mut Streaming<X509svidResponse>, id: &str, present: bool)
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), seen).await.with_context(|| format!("{id}: no change in a minute"))?
+    tokio::time::timeout(Duration::from_mins(1), seen)
+        .await
+        .with_context(|| format!("{id}: no change in a minute"))?
 }

@@ -1,5 +1,6 @@
 //! A distribution in a few words.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 /// Nearest-rank quantile of sorted samples.
@@ -21,10 +22,13 @@ pub fn show(name: &str, samples: &mut [Duration]) -> String {
         ms(quantile(samples, 0.99)),
         ms(samples.last().copied().unwrap_or_default()),
     );
-    for (low, high) in [(0, 2), (2, 5), (5, 10), (10, 20), (20, 50), (50, 100), (100, 250), (250, 1000), (1000, 60_000)] {
+    for (low, high) in
+        [(0, 2), (2, 5), (5, 10), (10, 20), (20, 50), (50, 100), (100, 250), (250, 1000), (1000, 60_000)]
+    {
         let n = samples.iter().filter(|d| (low..high).contains(&(d.as_millis() as u64))).count();
         if n > 0 {
-            out.push_str(&format!("\n  {low:>5}-{high:<5} ms {n:>5} {}", "#".repeat(n * 50 / samples.len().max(1))));
+            let bar = "#".repeat(n * 50 / samples.len().max(1));
+            let _ = write!(out, "\n  {low:>5}-{high:<5} ms {n:>5} {bar}");
         }
     }
     out

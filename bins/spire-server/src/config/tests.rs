@@ -166,7 +166,9 @@ fn variables_are_expanded_if_asked_for() {
     let server = "trust_domain = \"${CARGO_PKG_NAME}\"\n data_dir = \"/d\"";
     let config = load(server, PLUGINS, &["-expandEnv"]).unwrap();
     assert_eq!(config.trust_domain.name(), env!("CARGO_PKG_NAME"));
-    assert!(message(load(server, PLUGINS, &[])).starts_with("could not parse trust_domain \"${CARGO_PKG_NAME}\""));
+    assert!(
+        message(load(server, PLUGINS, &[])).starts_with("could not parse trust_domain \"${CARGO_PKG_NAME}\"")
+    );
 }
 
 #[test]

@@ -260,7 +260,8 @@ async fn two_servers_on_one_database_agree() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(own(&first).await, expected, "the first one learns of the second one's root");
-    let id = |path: &str| Some(types::Spiffeid { trust_domain: "example.org".to_owned(), path: path.to_owned() });
+    let id =
+        |path: &str| Some(types::Spiffeid { trust_domain: "example.org".to_owned(), path: path.to_owned() });
     let entry = |path: &str| types::Entry {
         spiffe_id: id(path),
         parent_id: id("/spire/server"),

@@ -59,7 +59,7 @@ pub struct Server {
     tcp: SocketAddr,
     socket: PathBuf,
     bundles: LiveBundles,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Drop for Server {
@@ -132,7 +132,7 @@ pub async fn start(options: Options) -> Server {
             .add_routes(local_routes(&state))
             .serve_with_incoming_shutdown(uds::bind(&socket, 0o770).unwrap(), stop.requested()),
     );
-    Server { state, clock, tasks, tcp, socket, bundles, _dir: dir }
+    Server { state, clock, tasks, tcp, socket, bundles, dir: dir }
 }
 
 fn open_store(dir: &std::path::Path) -> SqlStore {
@@ -142,7 +142,7 @@ fn open_store(dir: &std::path::Path) -> SqlStore {
 impl Server {
     /// Another server's connection to the same database: what it writes, this server's view learns of later.
     pub fn another_store(&self) -> SqlStore {
-        open_store(self._dir.path())
+        open_store(self.dir.path())
     }
 
     /// Clients of this trust domain get past the handshake.

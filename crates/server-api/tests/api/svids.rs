@@ -286,6 +286,8 @@ async fn workloads_that_wait_come_before_prefetches() {
             request.metadata_mut().insert("steeple-priority", priority.parse().unwrap());
         }
         let mut client = SvidClient::new(channel.clone());
+        // Joined below: a test's own task.
+        #[allow(clippy::disallowed_methods, reason = "joined by the test")]
         tokio::spawn(async move { client.batch_new_x509svid(request).await.unwrap().into_inner().results })
     };
     let queued = async |count| {
