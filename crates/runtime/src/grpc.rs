@@ -95,8 +95,8 @@ mod tests {
                 http::HeaderValue::from_static(value),
             )]))
         };
-        assert_eq!(read("1H"), Some(Duration::from_secs(3600)));
-        assert_eq!(read("2M"), Some(Duration::from_secs(120)));
+        assert_eq!(read("1H"), Some(Duration::from_hours(1)));
+        assert_eq!(read("2M"), Some(Duration::from_mins(2)));
         assert_eq!(read("3S"), Some(Duration::from_secs(3)));
         assert_eq!(read("4m"), Some(Duration::from_millis(4)));
         assert_eq!(read("5u"), Some(Duration::from_micros(5)));

@@ -32,7 +32,7 @@ async fn the_first_drains_the_second_aborts_and_the_rest_do_not_kill() {
     shutdown.requested().await;
     assert_eq!(shutdown.reason().as_deref(), Some("received signal terminated"));
 
-    let drain = tasks.drain(Duration::from_secs(60));
+    let drain = tasks.drain(Duration::from_mins(1));
     tokio::pin!(drain);
     assert!(futures::poll!(drain.as_mut()).is_pending());
     // USR1 and USR2 came with the first TERM and may be answered after it, not after the second.
