@@ -47,6 +47,11 @@ impl ServerError {
         }
     }
 
+    /// The text without what the call was for.
+    pub(crate) fn after(&self, what: &str) -> &str {
+        self.text.strip_prefix(what).and_then(|text| text.strip_prefix(": ")).unwrap_or(&self.text)
+    }
+
     /// The server is one of another trust domain.
     pub(crate) fn is_another_trust_domain(&self) -> bool {
         OTHER_TRUST_DOMAIN.iter().any(|part| self.text.contains(part))
@@ -152,6 +157,14 @@ mod tests {
         let error = ServerError::new("renew", &status);
         assert_eq!(error.denial, Some(Denial::Banned));
         assert_eq!(ServerError::new("renew", &Status::permission_denied("no")).denial, None);
+    }
+
+    #[test]
+    fn the_cause_is_told_without_the_purpose() {
+        let error = ServerError::new("renew", &Status::internal("no"));
+        assert_eq!(error.to_string(), "renew: rpc error: code = Internal desc = no");
+        assert_eq!(error.after("renew"), "rpc error: code = Internal desc = no");
+        assert_eq!(error.after("attest"), error.to_string());
     }
 
     #[test]

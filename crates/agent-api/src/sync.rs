@@ -48,6 +48,18 @@ const POLLS_PER_WATCH: u32 = 60;
 const POLL_MAX_WAIT: Duration = Duration::from_mins(8);
 const POLL_MAX_FACTOR: u32 = 48;
 
+/// How SPIRE begins the error of a sync whose entries did not come.
+const FETCH_FAILED: &str = "failed to fetch authorized entries";
+
+/// SPIRE's line for it.
+fn log_failed_fetch(error: &ServerError) {
+    tracing::error!(
+        subsystem_name = "manager",
+        error = error.after(FETCH_FAILED),
+        "Failed to fetch authorized entries"
+    );
+}
+
 /// How a watch ended.
 enum Ended {
     /// The server does not know our stream.
@@ -89,6 +101,7 @@ impl Sync {
                         wait.reset();
                         tracing::debug!(subsystem_name = "manager", error = %error, "The stream from the server ended; opening it again");
                     } else {
+                        log_failed_fetch(&error);
                         tracing::error!(subsystem_name = "manager", error = %error, "Synchronize failed");
                     }
                     tokio::time::sleep(wait.next_wait()).await;
@@ -127,7 +140,7 @@ impl Sync {
         };
         let mut lived = false;
         let broken = |status: &Status, lived| {
-            let error = ServerError::new("following the server", status);
+            let error = ServerError::new(FETCH_FAILED, status);
             let unlisted = status.code() == Code::PermissionDenied
                 && error.denial.is_none()
                 && status.message().contains("authorization denied for method");
@@ -141,7 +154,7 @@ impl Sync {
         let mut stream = match opened {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return broken(&status, false),
-            Err(_) => return Ended::Broken { error: ServerError::timed_out("following the server"), lived },
+            Err(_) => return Ended::Broken { error: ServerError::timed_out(FETCH_FAILED), lived },
         };
         loop {
             let message = match stream.message().await {

@@ -22,6 +22,9 @@ const PUBLIC_DIR_MODE: u32 = 0o755;
 const ADMIN_MODE: u32 = 0o770;
 const ADMIN_DIR_MODE: u32 = 0o750;
 
+/// SPIRE's name for what the public socket serves where SDS is off.
+const APIS: &str = "Workload API";
+
 /// Makes the sockets' directories before the umask is tightened, and finds out whether another agent serves there
 /// before a join token is spent.
 pub fn prepare(config: &Config) -> anyhow::Result<()> {
@@ -81,14 +84,19 @@ impl Sockets {
         if let Some(listener) = self.public {
             let health = HealthService { socket: config.socket_path.clone() };
             let (reflection, reflection_alpha) = steeple_agent_api::workload::reflection()?;
-            // Scripts wait for this line (ecosystem.md §8).
-            tracing::info!(subsystem_name = "endpoints", address = %listener.path().display(), network = "unix", "Starting Workload and SDS APIs");
+            // SPIRE 1.16 logs it so; earlier the line was "Starting Workload and SDS APIs".
+            tracing::info!(subsystem_name = "endpoints", address = %listener.path().display(), apis = APIS, network = "unix", "Starting agent APIs");
             let serving = grpc::server_builder()
                 .add_service(parts.api)
                 .add_service(health.into_server())
                 .add_service(reflection)
                 .add_service(reflection_alpha)
                 .serve_with_incoming_shutdown(listener, shutdown.requested());
+            let stopping = shutdown.requested();
+            tasks.spawn("agent API log", OnEnd::Log, async move {
+                stopping.await;
+                tracing::info!(subsystem_name = "endpoints", apis = APIS, "Stopping agent APIs");
+            });
             tasks.spawn("Workload API", OnEnd::Shutdown, serving);
         } else {
             tracing::info!(

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use super::{Sync, good_bundle, good_entry};
+use super::{FETCH_FAILED, Sync, good_bundle, good_entry, log_failed_fetch};
 use crate::failure::ServerError;
 use crate::identity::timed;
 use crate::link::RPC_TIMEOUT;
@@ -31,10 +31,11 @@ impl Sync {
         let entries = if self.config.by_revision {
             tokio::time::timeout(RPC_TIMEOUT, self.entries_by_revision())
                 .await
-                .map_err(|_| ServerError::timed_out("syncing entries"))??
+                .unwrap_or_else(|_| Err(ServerError::timed_out(FETCH_FAILED)))
         } else {
-            self.all_entries().await?
+            self.all_entries().await
         };
+        let entries = entries.inspect_err(log_failed_fetch)?;
         let mut bundles =
             vec![good_bundle(own).ok_or_else(|| ServerError::other("invalid trust domain bundle"))?];
         bundles.extend(self.federated(&entries).await);
@@ -47,14 +48,14 @@ impl Sync {
 
     async fn all_entries(&self) -> Result<Vec<Entry>, ServerError> {
         let request = GetAuthorizedEntriesRequest { output_mask: Some(mask()) };
-        let response = timed("fetching entries", self.link.entry().get_authorized_entries(request)).await?;
+        let response = timed(FETCH_FAILED, self.link.entry().get_authorized_entries(request)).await?;
         Ok(response.entries.into_iter().filter_map(good_entry).collect())
     }
 
     /// Asks for revisions and then for what changed.
     async fn entries_by_revision(&self) -> Result<Vec<Entry>, ServerError> {
-        let failed = |status: Status| ServerError::new("syncing entries", &status);
-        let ended = || ServerError::other("syncing entries: the server closed the stream early");
+        let failed = |status: Status| ServerError::new(FETCH_FAILED, &status);
+        let ended = || ServerError::other(format!("{FETCH_FAILED}: the server closed the stream early"));
         let (ask, requests) = mpsc::channel(1);
         let send = |ids| SyncAuthorizedEntriesRequest { output_mask: Some(mask()), ids };
         ask.send(send(Vec::new())).await.map_err(|_| ended())?;
