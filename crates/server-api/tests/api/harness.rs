@@ -132,7 +132,7 @@ pub async fn start(options: Options) -> Server {
             .add_routes(local_routes(&state))
             .serve_with_incoming_shutdown(uds::bind(&socket, 0o770).unwrap(), stop.requested()),
     );
-    Server { state, clock, tasks, tcp, socket, bundles, dir: dir }
+    Server { state, clock, tasks, tcp, socket, bundles, dir }
 }
 
 fn open_store(dir: &std::path::Path) -> SqlStore {
