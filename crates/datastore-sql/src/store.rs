@@ -145,6 +145,7 @@ fn prepare(conn: &Conn, path: &str) -> std::result::Result<Option<Watermark>, Op
         }
     };
     conn.exec("COMMIT", &[]).map_err(setup)?;
+    foreign::warn_of_federation(conn).map_err(setup)?;
     Ok(watermark)
 }
 
