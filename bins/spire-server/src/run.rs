@@ -114,7 +114,7 @@ impl Bound {
     pub async fn run(self) -> anyhow::Result<()> {
         let shutdown = self.tasks.shutdown().clone();
         shutdown.requested().await;
-        tracing::info!(reason = shutdown.reason().as_deref().unwrap_or_default(), "Stopping Server APIs");
+        tracing::info!(reason = shutdown.reason().as_deref().unwrap_or_default(), "Stopping server");
         if let Drained::Aborted(names) = self.tasks.drain(DRAIN_DEADLINE).await {
             tracing::warn!(tasks = names.join(","), "Some tasks did not end in time");
         }

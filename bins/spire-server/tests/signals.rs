@@ -50,9 +50,18 @@ impl Server {
         self.logs(text, Duration::from_secs(30));
     }
 
-    /// No line may take longer than `patience`.
     fn logs(&self, text: &str, patience: Duration) {
-        while !self.log.recv_timeout(patience).unwrap().contains(text) {}
+        self.line(text, patience);
+    }
+
+    /// No line may take longer than `patience`.
+    fn line(&self, text: &str, patience: Duration) -> String {
+        loop {
+            let line = self.log.recv_timeout(patience).unwrap();
+            if line.contains(text) {
+                return line;
+            }
+        }
     }
 
     fn signal(&self, name: &str) {
@@ -104,7 +113,33 @@ async fn the_second_cuts_a_drain_short() {
     server.signal("TERM");
     server.logged("Stopping Server APIs");
     server.signal("INT");
-    server.logs("Some tasks did not end in time", SOON);
+    server.logs("Graceful stop unsuccessful", SOON);
+    server.logs("Server APIs have stopped", SOON);
     assert!(server.ended().success());
     drop(call);
+}
+
+/// SPIRE's lines: operators' alerts look for them.
+#[test]
+fn start_and_stop_are_told_for_each_listener() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    for (message, last) in [
+        ("X509 CA prepared", " upstream_authority_id="),
+        ("X509 CA activated", " upstream_authority_id="),
+        ("JWT key prepared", " subsystem_name=ca_manager"),
+        ("JWT key activated", " subsystem_name=ca_manager"),
+    ] {
+        let line = server.line(&format!("msg=\"{message}\""), SOON);
+        assert!(line.contains(" +0000 UTC\" issued_at=\"") && line.ends_with(last), "{line}");
+        assert_eq!(line.contains(" self_signed=true "), message == "X509 CA prepared", "{line}");
+    }
+    server.logged("Server is up");
+    server.signal("TERM");
+    let mut stopped: Vec<String> =
+        (0..2).map(|_| server.line("msg=\"Server APIs have stopped\"", SOON)).collect();
+    stopped.sort_by_key(|line| line.contains("network=unix"));
+    assert!(stopped[0].ends_with("network=tcp subsystem_name=endpoints"), "{stopped:?}");
+    assert!(stopped[1].ends_with("api.sock network=unix subsystem_name=endpoints"), "{stopped:?}");
+    assert!(server.ended().success());
 }

@@ -82,7 +82,12 @@ impl Rpc {
 
     /// Logs a refusal and makes it the call's status.
     pub fn refuse<E: ApiError>(&self, error: E) -> Status {
-        self.log_refusal(&error, Fields::default());
+        self.refuse_with(error, Fields::default())
+    }
+
+    /// See [`Rpc::refuse`]; with fields that the handler learned.
+    pub fn refuse_with<E: ApiError>(&self, error: E, fields: Fields) -> Status {
+        self.log_refusal(&error, fields);
         to_status(&error)
     }
 

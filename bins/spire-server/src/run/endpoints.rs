@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use steeple_runtime::clock::Clock;
+use steeple_runtime::clock::{Clock, monotonic};
 use steeple_runtime::grpc;
 use steeple_runtime::tasks::{OnEnd, TaskGroup};
 use steeple_runtime::tls::{LiveBundles, LiveIdentity, ServerTls, TlsIncoming};
@@ -47,23 +48,76 @@ impl Endpoints {
         let shutdown = tasks.shutdown();
         let layer = ApiLayer::new(state.clone());
         // Scripts wait for this line (ecosystem.md §8).
-        tracing::info!(address = %self.tcp_addr, network = "tcp", subsystem_name = "endpoints", "Starting Server APIs");
+        let log = ServingLog::start("tcp", self.tcp_addr.to_string());
         let tcp = grpc::tcp_server()
             .layer(layer.clone())
             .add_routes(tcp_routes(state))
             .serve_with_incoming_shutdown(self.tcp, shutdown.requested());
-        tasks.spawn("TCP API", OnEnd::Shutdown, tcp);
-        let path = self.local.path().display().to_string();
-        tracing::info!(
-            address = path,
-            network = "unix",
-            subsystem_name = "endpoints",
-            "Starting Server APIs"
-        );
+        tasks.spawn("TCP API", OnEnd::Shutdown, log.follow(shutdown.requested(), tcp));
+        let log = ServingLog::start("unix", self.local.path().display().to_string());
         let local = grpc::server_builder()
             .layer(layer)
             .add_routes(local_routes(state))
             .serve_with_incoming_shutdown(self.local, shutdown.requested());
-        tasks.spawn("Unix socket API", OnEnd::Shutdown, local);
+        tasks.spawn("Unix socket API", OnEnd::Shutdown, log.follow(shutdown.requested(), local));
+    }
+}
+
+/// SPIRE's lines about one listener, from its start to its end, however that comes.
+struct ServingLog {
+    network: &'static str,
+    address: String,
+    /// Since when it stops, on the monotonic clock, until it has stopped.
+    stopping: Option<Duration>,
+}
+
+impl ServingLog {
+    fn start(network: &'static str, address: String) -> Self {
+        let log = Self { network, address, stopping: None };
+        log.line("Starting Server APIs");
+        log
+    }
+
+    fn line(&self, message: &str) {
+        let Self { network, address, .. } = self;
+        tracing::info!(subsystem_name = "endpoints", network, address, "{message}");
+    }
+
+    async fn follow<E: std::fmt::Display>(
+        mut self,
+        stop: impl Future<Output = ()>,
+        serving: impl Future<Output = Result<(), E>>,
+    ) -> Result<(), E> {
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            biased;
+            () = stop => {}
+            ended = &mut serving => {
+                if let Err(error) = &ended {
+                    let Self { network, address, .. } = &self;
+                    tracing::error!(subsystem_name = "endpoints", network, address, %error, "Server APIs stopped prematurely");
+                }
+                return ended;
+            }
+        }
+        self.stopping = Some(monotonic());
+        self.line("Stopping Server APIs");
+        self.line("Attempting graceful stop");
+        let ended = serving.await;
+        self.stopping = None;
+        self.line("Graceful stop successful");
+        self.line("Server APIs have stopped");
+        ended
+    }
+}
+
+/// A drain that takes too long ends the task where it is.
+impl Drop for ServingLog {
+    fn drop(&mut self) {
+        if let Some(since) = self.stopping {
+            let seconds = monotonic().saturating_sub(since).as_secs();
+            self.line(&format!("Graceful stop unsuccessful, forced stop after {seconds}s"));
+            self.line("Server APIs have stopped");
+        }
     }
 }

@@ -40,9 +40,10 @@ pub(super) fn serve(
     let tasks = state.tasks.clone();
     let state = state.clone();
     tasks.spawn_until_shutdown("attest agent", OnEnd::Log, async move {
-        let answer = match attest(&state, &rpc, requests, &answers).await {
+        let mut learned = Fields::default();
+        let answer = match attest(&state, &rpc, requests, &answers, &mut learned).await {
             Ok(result) => Ok(pb::AttestAgentResponse { step: Some(Answered::Result(result)) }),
-            Err(e) => Err(rpc.refuse(e)),
+            Err(e) => Err(rpc.refuse_with(e, learned)),
         };
         let went_well = answer.is_ok();
         let sent = tokio::time::timeout(PATIENCE, answers.send(answer)).await;
@@ -59,6 +60,7 @@ async fn attest(
     rpc: &Rpc,
     mut requests: Streaming<pb::AttestAgentRequest>,
     answers: &mpsc::Sender<Answer>,
+    learned: &mut Fields,
 ) -> Result<Attested, AgentError> {
     let first = match patiently("its first message", requests.message()).await? {
         Ok(Some(first)) => first,
@@ -67,12 +69,14 @@ async fn attest(
     };
     let (kind, payload, csr) = pieces(first)?;
     rpc.audit_fields(|| Fields::default().with("node_attestor_type", &kind));
+    learned.push("node_attestor_type", kind.as_str());
     let attributes = if kind == "join_token" {
         join_token(state, &payload).await?
     } else {
         let attestor = state.attestors.get(&kind).ok_or_else(|| AgentError::UnknownAttestor(kind.clone()))?;
         challenge(state, attestor.clone(), payload, requests, answers).await?
     };
+    learned.push("agent_id", attributes.spiffe_id.as_str());
     admit(state, rpc, &kind, attributes, &csr).await
 }
 
