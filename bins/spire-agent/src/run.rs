@@ -7,6 +7,7 @@ mod trust;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use steeple_agent_api::identity::{AgentIdentity, IdentityConfig};
@@ -23,7 +24,7 @@ use steeple_plugins_base::workload_attestor::Unix;
 use steeple_runtime::clock::{self, Clock};
 use steeple_runtime::logs::{self, LogHandle};
 use steeple_runtime::metrics::{PrometheusListener, Registry};
-use steeple_runtime::shutdown::{DRAIN_DEADLINE, LEFTOVERS, Shutdown};
+use steeple_runtime::shutdown::{LEFTOVERS, Shutdown};
 use steeple_runtime::signals::Signals;
 use steeple_runtime::tasks::{Drained, OnEnd, TaskGroup};
 use tokio::sync::oneshot;
@@ -33,6 +34,9 @@ use crate::version::VERSION;
 
 /// Few threads: an agent is idle most of its life, and each thread keeps memory.
 const WORKERS: usize = 2;
+
+/// Calls end by themselves as soon as a stop is asked for: what is left then is a client that does not read.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// The command. Answers the exit code.
 pub fn command(args: &[String]) -> u8 {
@@ -112,7 +116,7 @@ impl Bound {
         let shutdown = self.tasks.shutdown().clone();
         shutdown.requested().await;
         tracing::info!(reason = shutdown.reason().as_deref().unwrap_or_default(), "Stopping agent");
-        if let Drained::Aborted(names) = self.tasks.drain(DRAIN_DEADLINE).await {
+        if let Drained::Aborted(names) = self.tasks.drain(DRAIN).await {
             tracing::warn!(tasks = names.join(","), "Some tasks did not end in time");
         }
         outcome(&shutdown)
