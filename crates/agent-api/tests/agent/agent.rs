@@ -145,7 +145,7 @@ impl Agent {
 
     pub async fn workload_at(&self, socket: &str, change: impl FnOnce(&mut WorkloadConfig)) -> Workload {
         let attestation = WorkloadAttestation::new(vec![self.attestor()]);
-        let config = self.workload_config(change);
+        let config = Self::workload_config(change);
         let api = WorkloadApi::new(self.state.clone(), attestation, self.signing.clone(), config);
         let path = self.dir.path().join(socket);
         let listener = uds::bind(&path, 0o777).unwrap();
@@ -158,7 +158,7 @@ impl Agent {
         Arc::new(Attestor(self.selector.clone(), self.attested.clone()))
     }
 
-    pub fn workload_config(&self, change: impl FnOnce(&mut WorkloadConfig)) -> WorkloadConfig {
+    pub fn workload_config(change: impl FnOnce(&mut WorkloadConfig)) -> WorkloadConfig {
         let mut config = WorkloadConfig {
             wait_timeout: Duration::ZERO,
             allow_unauthenticated_verifiers: false,

@@ -8,7 +8,7 @@ use steeple_proto::workload::{JwtsvidRequest, X509BundlesRequest, X509svidReques
 use steeple_runtime::{grpc, uds};
 use tonic::Code;
 
-use super::agent::{connect, request};
+use super::agent::{Agent, connect, request};
 use super::server::{view, web};
 use super::{running, until};
 
@@ -17,7 +17,7 @@ async fn a_stop_ends_open_streams_and_waiting_callers_at_once() {
     let (_, server, agent) = running().await;
     server.push(view(2, false, &[web("1", "/one", "1")]));
     until(|| agent.state.svid_counts().0 == 1).await;
-    let config = agent.workload_config(|config| config.wait_timeout = Duration::from_secs(30));
+    let config = Agent::workload_config(|config| config.wait_timeout = Duration::from_secs(30));
     let attestation = WorkloadAttestation::new(vec![agent.attestor()]);
     let api = WorkloadApi::new(agent.state.clone(), attestation, agent.signing.clone(), config);
     let path = agent.dir.path().join("api.sock");
