@@ -47,7 +47,8 @@ def blur_json(value, directory, key=""):
     if isinstance(value, list):
         return [blur_json(v, directory, key) for v in value]
     if isinstance(value, (int, float, str)) and not isinstance(value, bool) and VOLATILE.search(key):
-        return value if value in (0, "0", "") else "<volatile>"
+        # An uptime of 0 is a fast run, a time of 0 is "not set".
+        return value if value in (0, "0", "") and key != "uptime" else "<volatile>"
     if not isinstance(value, str):
         return value
     if key == "agent_version":
