@@ -22,15 +22,7 @@ pub async fn measure(deployment: &Deployment, plan: &Plan) -> Result<Vec<String>
     let mut entries = EntryClient::new(steeple_e2e::connect_uds(&deployment.server_socket()).await?);
     create(&mut entries, "anchor", &me).await?;
     let mut workload = deployment.workload().await?;
-    // SPIRE's agent refuses until it has polled.
-    let mut stream = loop {
-        let mut stream =
-            workload.api.fetch_x509svid(Workload::request(X509svidRequest {})).await?.into_inner();
-        match stream.message().await {
-            Ok(_) => break stream,
-            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-        }
-    };
+    let mut stream = open(&mut workload).await?;
     let (mut created, mut deleted) = (Vec::new(), Vec::new());
     for n in 0..plan.trials {
         let id = format!("trial-{n}");
@@ -56,6 +48,20 @@ pub async fn measure(deployment: &Deployment, plan: &Plan) -> Result<Vec<String>
         }
     }
     Ok(late)
+}
+
+/// A stream that has shown its first message. SPIRE's agent refuses until it has polled.
+async fn open(workload: &mut Workload) -> Result<Streaming<X509svidResponse>> {
+    for _ in 0..300 {
+        if let Ok(opened) = workload.api.fetch_x509svid(Workload::request(X509svidRequest {})).await {
+            let mut stream = opened.into_inner();
+            if stream.message().await.is_ok_and(|message| message.is_some()) {
+                return Ok(stream);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    anyhow::bail!("no identity in half a minute")
 }
 
 async fn create(
