@@ -90,6 +90,9 @@ class Deployment:
     def start(self):
         for name in ("server", "agent", "agent/public"):
             os.mkdir(f"{self.dir}/{name}")
+        # The users that the clients run as may not be able to look into the folder they were built in.
+        private, self.clients = self.clients, f"{self.dir}/clients"
+        shutil.copytree(private, self.clients, symlinks=True, ignore=shutil.ignore_patterns("target", "classes", "maven-*"))
         port = 20000 + os.getpid() % 20000
         for name, text in (("server.conf", SERVER_CONF), ("agent.conf", AGENT_CONF)):
             with open(f"{self.dir}/{name}", "w") as file:
