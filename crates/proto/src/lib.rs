@@ -31,6 +31,11 @@ pub mod steeple {
             include!("gen/steeple.agent.v1.rs");
         }
     }
+    pub mod server {
+        pub mod v1 {
+            include!("gen/steeple.server.v1.rs");
+        }
+    }
 }
 
 /// SPIRE's.
@@ -53,6 +58,11 @@ pub mod spire {
         }
         #[cfg(feature = "agent")]
         pub mod agent {
+            pub mod delegatedidentity {
+                pub mod v1 {
+                    include!("gen/spire.api.agent.delegatedidentity.v1.rs");
+                }
+            }
             pub mod logger {
                 pub mod v1 {
                     include!("gen/spire.api.agent.logger.v1.rs");
@@ -81,6 +91,11 @@ pub mod spire {
                     include!("gen/spire.api.server.entry.v1.rs");
                 }
             }
+            pub mod localauthority {
+                pub mod v1 {
+                    include!("gen/spire.api.server.localauthority.v1.rs");
+                }
+            }
             pub mod logger {
                 pub mod v1 {
                     include!("gen/spire.api.server.logger.v1.rs");
@@ -89,6 +104,11 @@ pub mod spire {
             pub mod svid {
                 pub mod v1 {
                     include!("gen/spire.api.server.svid.v1.rs");
+                }
+                pub mod trustdomain {
+                    pub mod v1 {
+                        include!("gen/spire.api.server.trustdomain.v1.rs");
+                    }
                 }
             }
         }
