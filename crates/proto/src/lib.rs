@@ -105,10 +105,10 @@ pub mod spire {
                 pub mod v1 {
                     include!("gen/spire.api.server.svid.v1.rs");
                 }
-                pub mod trustdomain {
-                    pub mod v1 {
-                        include!("gen/spire.api.server.trustdomain.v1.rs");
-                    }
+            }
+            pub mod trustdomain {
+                pub mod v1 {
+                    include!("gen/spire.api.server.trustdomain.v1.rs");
                 }
             }
         }
