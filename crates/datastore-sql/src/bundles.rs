@@ -1,9 +1,10 @@
 //! Bundles: `bundles`, whose blob is SPIRE's `spire.common.Bundle`.
 
 use prost::Message;
+use steeple_datastore::authority;
 use steeple_datastore::merge::{self, Pruned};
 use steeple_datastore::{
-    BundleDeleteMode, BundleMask, Change, Error, Page, PageRequest, PrunedBundle, Result,
+    AuthorityChange, BundleDeleteMode, BundleMask, Change, Error, Page, PageRequest, PrunedBundle, Result,
 };
 use steeple_proto::spire::common;
 use steeple_spiffe::bundle::{Bundle, JwtAuthority, X509Authority};
@@ -129,6 +130,18 @@ pub(crate) fn prune(
         );
     }
     Ok(PrunedBundle { changed: pruned == Pruned::Changed })
+}
+
+pub(crate) fn change_authority(
+    tx: &mut Tx<'_>,
+    trust_domain: &TrustDomain,
+    change: &AuthorityChange,
+    now: i64,
+) -> Result<Option<Bundle>> {
+    match modify(tx, trust_domain, now, |bundle| authority::change(bundle, change))? {
+        Some((bundle, outcome)) => outcome.map(|()| Some(bundle)),
+        None => Ok(None),
+    }
 }
 
 pub(crate) fn delete(

@@ -61,9 +61,9 @@ macro_rules! conformance {
             tokens:
                 single_use, refusals, pruned, journals;
             bundles:
-                created_updated_set, appended, pruned, delete_modes, pages;
+                created_updated_set, appended, pruned, delete_modes, tainted_and_revoked, pages;
             log:
-                every_write_is_logged, failures_are_not_logged, trimmed, bounds, head_is_watched;
+                every_write_is_logged, rotations, failures_are_not_logged, trimmed, bounds, head_is_watched;
             concurrent:
                 one_of_a_thousand_takes_the_token, no_gaps, follower_keeps_up;
             random:

@@ -23,6 +23,9 @@ pub enum Error {
     /// A banned agent attests again; it stays banned until it is deleted.
     #[error("agent is banned")]
     AgentBanned,
+    /// An authority of the bundle cannot be tainted or revoked. SPIRE answers Internal; callers put before it what they wanted.
+    #[error("{0}")]
+    Authority(String),
     /// An entry is to federate with a trust domain whose bundle is not stored. SPIRE answers Internal.
     #[error("unable to find federated bundle \"{}\"", .0.as_id_str())]
     UnknownFederatedBundle(TrustDomain),

@@ -3,10 +3,11 @@
 //! * [`model`]: entries, agents, tokens, bundles, journals.
 //! * [`Datastore`]: the port. Every write takes the next [`Revision`] of the change log in its own transaction.
 //! * [`Change`], [`Snapshot`]: how a server follows the log (docs/ARCHITECTURE.md, "The change log").
-//! * [`validate`], [`merge`]: the rules that every implementation shares.
+//! * [`validate`], [`merge`], [`authority`]: the rules that every implementation shares.
 //! * [`conformance`]: the suite every implementation runs.
 //! * [`memory`]: an implementation that forgets, for tests of what stands on the port.
 
+pub mod authority;
 pub mod conformance;
 mod error;
 mod log;
@@ -16,8 +17,9 @@ pub mod model;
 mod port;
 pub mod validate;
 
+pub use authority::{AuthorityAction, AuthorityChange, AuthorityKind};
 pub use error::{Error, Result};
-pub use log::{Change, ChangedBundle, Logged, Revision, Snapshot};
+pub use log::{Change, ChangedBundle, Logged, Revision, RotatedAgent, Snapshot};
 pub use port::{
     AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryMask,
     Match, Page, PageRequest, PrunedBundle,

@@ -14,12 +14,16 @@ pub struct Revision(pub u64);
 pub enum Change {
     /// Created or updated.
     EntrySet(Box<Entry>),
+    /// As `EntrySet`, with a higher revision number: its SVIDs are to be issued again at once.
+    EntryRotated(Box<Entry>),
     /// Deleted or pruned.
     EntryGone { id: String },
     /// Attested, renewed, banned (empty serial) or its selectors changed.
     AgentSet(Box<Agent>),
     /// Evicted or pruned.
     AgentGone { id: SpiffeId },
+    /// The agent is to renew its SVID, and every SVID it holds, at once. Nothing stored changes.
+    AgentRotated(RotatedAgent),
     /// A bundle, own or federated, was created or changed. Bundles are large and few: readers fetch the value.
     BundleSet(ChangedBundle),
     /// A federated bundle was deleted.
@@ -33,6 +37,14 @@ pub enum Change {
 pub struct ChangedBundle {
     pub trust_domain: TrustDomain,
     pub sequence_number: u64,
+}
+
+/// See [`Change::AgentRotated`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotatedAgent {
+    pub id: SpiffeId,
+    /// Unix seconds: what the agent got later is new enough.
+    pub ordered_at: i64,
 }
 
 /// One row of the log.
@@ -61,4 +73,6 @@ pub struct Snapshot {
     pub entries: Vec<Entry>,
     pub agents: Vec<Agent>,
     pub bundles: Vec<Bundle>,
+    /// Orders that are still in the log, oldest first: an agent that was away has yet to hear of them.
+    pub rotated_agents: Vec<RotatedAgent>,
 }

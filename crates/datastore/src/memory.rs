@@ -10,6 +10,7 @@ use steeple_spiffe::bundle::Bundle;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 use tokio::sync::watch;
 
+use crate::authority::AuthorityChange;
 use crate::error::Result;
 use crate::log::{Logged, Revision, Snapshot};
 use crate::model::{Agent, CaJournal, Entry, JoinToken};
@@ -98,6 +99,10 @@ impl Datastore for MemoryStore {
         Ok(self.write(|state| state.delete_entry(id)))
     }
 
+    async fn rotate_entries(&self, ids: Vec<String>, _now: i64) -> Result<Vec<bool>> {
+        Ok(self.write(|state| ids.iter().map(|id| state.rotate_entry(id)).collect()))
+    }
+
     async fn prune_entries(&self, before: i64) -> Result<u64> {
         Ok(self.write(|state| state.prune_entries(before)))
     }
@@ -128,6 +133,10 @@ impl Datastore for MemoryStore {
 
     async fn delete_agent(&self, id: &SpiffeId) -> Result<Option<Agent>> {
         Ok(self.write(|state| state.delete_agent(id)))
+    }
+
+    async fn rotate_agents(&self, ids: Vec<SpiffeId>, now: i64) -> Result<Vec<Option<Agent>>> {
+        Ok(self.write(|state| ids.iter().map(|id| state.rotate_agent(id, now)).collect()))
     }
 
     async fn prune_agents(&self, before: i64, include_non_reattestable: bool, limit: u32) -> Result<u64> {
@@ -187,6 +196,15 @@ impl Datastore for MemoryStore {
 
     async fn prune_bundle(&self, trust_domain: &TrustDomain, before: i64, _now: i64) -> Result<PrunedBundle> {
         Ok(self.write(|state| state.prune_bundle(trust_domain, before)))
+    }
+
+    async fn change_authority(
+        &self,
+        trust_domain: &TrustDomain,
+        change: AuthorityChange,
+        _now: i64,
+    ) -> Result<Option<Bundle>> {
+        self.write(|state| state.change_authority(trust_domain, &change))
     }
 
     async fn list_ca_journals(&self) -> Result<Vec<CaJournal>> {

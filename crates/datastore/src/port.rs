@@ -5,6 +5,7 @@ use steeple_spiffe::bundle::Bundle;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 use tokio::sync::watch;
 
+use crate::authority::AuthorityChange;
 use crate::error::{Error, Result};
 use crate::log::{Logged, Revision, Snapshot};
 use crate::model::{Agent, CaJournal, Entry, JoinToken, Selector};
@@ -238,6 +239,9 @@ pub trait Datastore: Send + Sync + 'static {
     async fn update_entry(&self, entry: Entry, mask: EntryMask, now: i64) -> Result<Option<Entry>>;
     /// The deleted entry, or `None`.
     async fn delete_entry(&self, id: &str) -> Result<Option<Entry>>;
+    /// Raises the entries' revision numbers and has their SVIDs issued again ([`crate::Change::EntryRotated`]). One
+    /// transaction; whether each exists, in order.
+    async fn rotate_entries(&self, ids: Vec<String>, now: i64) -> Result<Vec<bool>>;
     /// Deletes entries that expired before `before`, in bounded batches; returns how many.
     async fn prune_entries(&self, before: i64) -> Result<u64>;
 
@@ -258,6 +262,9 @@ pub trait Datastore: Send + Sync + 'static {
     async fn promote_agent_serial(&self, id: &SpiffeId, serial: &str, now: i64) -> Result<Option<Agent>>;
     /// Deletes the row, its selectors, and entries created for it by a join token's alias.
     async fn delete_agent(&self, id: &SpiffeId) -> Result<Option<Agent>>;
+    /// Has agents renew all they hold ([`crate::Change::AgentRotated`]). One transaction; what is stored of each, in
+    /// order. Banned agents are not told: they have nothing to renew.
+    async fn rotate_agents(&self, ids: Vec<SpiffeId>, now: i64) -> Result<Vec<Option<Agent>>>;
     /// Deletes, as [`Datastore::delete_agent`] does, at most `limit` agents that expired before `before`; banned
     /// ones stay, so that they stay banned. Agents that cannot attest again go only if `include_non_reattestable`
     /// (SPIRE `prune_tofu_nodes`). Returns how many.
@@ -291,6 +298,15 @@ pub trait Datastore: Send + Sync + 'static {
     /// Drops authorities that expired at or before `before`, raising the sequence number by one. If that would
     /// leave no X.509 authority, or none of the JWT authorities that were there, nothing is dropped.
     async fn prune_bundle(&self, trust_domain: &TrustDomain, before: i64, now: i64) -> Result<PrunedBundle>;
+
+    /// Taints or revokes one authority; the sequence number rises by one. `None` = no such bundle,
+    /// `Error::Authority` = refused, nothing has changed.
+    async fn change_authority(
+        &self,
+        trust_domain: &TrustDomain,
+        change: AuthorityChange,
+        now: i64,
+    ) -> Result<Option<Bundle>>;
 
     // CA journals.
 

@@ -113,7 +113,7 @@ impl std::error::Error for Cause {}
 pub fn store_code(error: &steeple_datastore::Error) -> Code {
     use steeple_datastore::Error;
     match error {
-        Error::Invalid(_) | Error::BadPageToken(_) => Code::InvalidArgument,
+        Error::Invalid(_) | Error::BadPageToken(_) | Error::Authority(_) => Code::InvalidArgument,
         Error::AlreadyExists(_) => Code::AlreadyExists,
         Error::NotFound(_) => Code::NotFound,
         Error::FailedPrecondition(_) => Code::FailedPrecondition,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use steeple_datastore::model::{Agent, CaJournal, Entry, JoinToken};
 use steeple_datastore::{
-    AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryMask,
+    AgentFilter, AgentUpdate, AuthorityAction, AuthorityChange, AuthorityKind, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryMask,
     Logged, Page, PageRequest, PrunedBundle, Result, Revision, Snapshot,
 };
 use steeple_plugin::{KeyManager, KeyManagerError};
@@ -63,6 +63,10 @@ calls! {
     bundle_append = "bundle.append",
     bundle_delete = "bundle.delete",
     bundle_prune = "bundle.prune",
+    x509_taint = "bundle.x509.taint",
+    x509_revoke = "bundle.x509.revoke",
+    jwt_taint = "bundle.jwt.taint",
+    jwt_revoke = "bundle.jwt.revoke",
     journal_fetch = "ca_journal.fetch",
     journal_set = "ca_journal.set",
     journal_prune = "ca_journal.prune",
@@ -164,6 +168,10 @@ impl Datastore for MeteredStore {
         metered!(self.entry_delete, code_of_found, self.inner.delete_entry(id))
     }
 
+    async fn rotate_entries(&self, ids: Vec<String>, now: i64) -> Result<Vec<bool>> {
+        metered!(self.entry_update, code, self.inner.rotate_entries(ids, now))
+    }
+
     async fn prune_entries(&self, before: i64) -> Result<u64> {
         metered!(self.entry_prune, code, self.inner.prune_entries(before))
     }
@@ -199,6 +207,10 @@ impl Datastore for MeteredStore {
 
     async fn delete_agent(&self, id: &SpiffeId) -> Result<Option<Agent>> {
         metered!(self.node_delete, code_of_found, self.inner.delete_agent(id))
+    }
+
+    async fn rotate_agents(&self, ids: Vec<SpiffeId>, now: i64) -> Result<Vec<Option<Agent>>> {
+        metered!(self.node_update, code, self.inner.rotate_agents(ids, now))
     }
 
     async fn prune_agents(&self, before: i64, include_non_reattestable: bool, limit: u32) -> Result<u64> {
@@ -263,6 +275,24 @@ impl Datastore for MeteredStore {
 
     async fn prune_bundle(&self, trust_domain: &TrustDomain, before: i64, now: i64) -> Result<PrunedBundle> {
         metered!(self.bundle_prune, code, self.inner.prune_bundle(trust_domain, before, now))
+    }
+
+    async fn change_authority(
+        &self,
+        trust_domain: &TrustDomain,
+        change: AuthorityChange,
+        now: i64,
+    ) -> Result<Option<Bundle>> {
+        let call = match (change.kind, change.action) {
+            (AuthorityKind::X509, AuthorityAction::Taint) => &self.calls.x509_taint,
+            (AuthorityKind::X509, AuthorityAction::Revoke) => &self.calls.x509_revoke,
+            (_, AuthorityAction::Taint) => &self.calls.jwt_taint,
+            (_, AuthorityAction::Revoke) => &self.calls.jwt_revoke,
+        };
+        let start = call.start();
+        let outcome = self.inner.change_authority(trust_domain, change, now).await;
+        call.done(start, code_of_found(&outcome));
+        outcome
     }
 
     async fn list_ca_journals(&self) -> Result<Vec<CaJournal>> {

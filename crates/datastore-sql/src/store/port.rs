@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use steeple_datastore::model::{Agent, CaJournal, Entry, JoinToken};
 use steeple_datastore::{
-    AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryMask,
+    AgentFilter, AgentUpdate, AuthorityChange, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryMask,
     Logged, Page, PageRequest, PrunedBundle, Result, Revision, Snapshot,
 };
 use steeple_spiffe::bundle::Bundle;
@@ -35,6 +35,7 @@ impl Datastore for SqlStore {
                 entries: entries::list(conn, &EntryFilter::default(), &all)?.items,
                 agents: agents::list(conn, &AgentFilter::default(), &all)?.items,
                 bundles: bundles::list(conn, &all)?.items,
+                rotated_agents: changes::rotated_agents(conn)?,
             })
         })
         .await
@@ -74,6 +75,10 @@ impl Datastore for SqlStore {
     async fn delete_entry(&self, id: &str) -> Result<Option<Entry>> {
         let id = id.to_owned();
         self.write(move |tx| entries::delete(tx, &id)).await
+    }
+
+    async fn rotate_entries(&self, ids: Vec<String>, now: i64) -> Result<Vec<bool>> {
+        self.write(move |tx| ids.iter().map(|id| entries::rotate(tx, id, now)).collect()).await
     }
 
     async fn prune_entries(&self, before: i64) -> Result<u64> {
@@ -119,6 +124,10 @@ impl Datastore for SqlStore {
     async fn delete_agent(&self, id: &SpiffeId) -> Result<Option<Agent>> {
         let id = id.clone();
         self.write(move |tx| agents::delete(tx, &id)).await
+    }
+
+    async fn rotate_agents(&self, ids: Vec<SpiffeId>, now: i64) -> Result<Vec<Option<Agent>>> {
+        self.write(move |tx| ids.iter().map(|id| agents::rotate(tx, id, now)).collect()).await
     }
 
     async fn prune_agents(&self, before: i64, include_non_reattestable: bool, limit: u32) -> Result<u64> {
@@ -180,6 +189,16 @@ impl Datastore for SqlStore {
     async fn prune_bundle(&self, trust_domain: &TrustDomain, before: i64, now: i64) -> Result<PrunedBundle> {
         let trust_domain = trust_domain.clone();
         self.write(move |tx| bundles::prune(tx, &trust_domain, before, now)).await
+    }
+
+    async fn change_authority(
+        &self,
+        trust_domain: &TrustDomain,
+        change: AuthorityChange,
+        now: i64,
+    ) -> Result<Option<Bundle>> {
+        let trust_domain = trust_domain.clone();
+        self.write(move |tx| bundles::change_authority(tx, &trust_domain, &change, now)).await
     }
 
     async fn list_ca_journals(&self) -> Result<Vec<CaJournal>> {

@@ -5,7 +5,9 @@ use steeple_spiffe::bundle::Bundle;
 use super::Factory;
 use super::fixtures::{NOW, authority, bundle, entry, jwt_authority, made, trust_domain};
 use crate::model::Entry;
-use crate::{BundleDeleteMode, BundleMask, Change, Error, PageRequest};
+use crate::{
+    AuthorityAction, AuthorityChange, AuthorityKind, BundleDeleteMode, BundleMask, Change, Error, PageRequest,
+};
 
 const DAY: i64 = 86_400;
 
@@ -136,6 +138,87 @@ pub async fn delete_modes(fresh: Factory) {
     // A bundle that comes back is not linked to anything.
     store.create_bundle(bundle("a.org"), NOW).await.unwrap();
     assert_eq!(store.fetch_entry("one").await.unwrap().unwrap().federates_with, []);
+}
+
+/// Only a tainted authority can be revoked; each step is logged and raises the sequence number, refusals change nothing.
+pub async fn tainted_and_revoked(fresh: Factory) {
+    let fresh = fresh();
+    let store = &*fresh.store;
+    let mut stored = bundle("example.org");
+    stored.x509_authorities.push(authority(1, NOW + DAY));
+    stored.jwt_authorities.push(jwt_authority(1, NOW + DAY));
+    stored.wit_authorities.push(jwt_authority(2, NOW + DAY));
+    store.create_bundle(stored.clone(), NOW).await.unwrap();
+    let td = stored.trust_domain.clone();
+    let x509_id: String = (stored.x509_authorities[1].certificate.subject_key_id().unwrap().iter())
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let mut sequence = stored.sequence_number;
+    for (kind, id, none, again, untainted) in [
+        (
+            AuthorityKind::X509,
+            x509_id,
+            ["no ca found with provided subject key ID", "no root CA found with provided subject key ID"],
+            "root CA is already tainted",
+            "it is not possible to revoke an untainted root CA",
+        ),
+        (
+            AuthorityKind::Jwt,
+            stored.jwt_authorities[1].key_id.clone(),
+            ["no JWT Key found with provided key ID"; 2],
+            "key is already tainted",
+            "it is not possible to revoke an untainted key",
+        ),
+        (
+            AuthorityKind::Wit,
+            stored.wit_authorities[0].key_id.clone(),
+            ["no WIT Key found with provided key ID"; 2],
+            "key is already tainted",
+            "it is not possible to revoke an untainted key",
+        ),
+    ] {
+        let change = |action| AuthorityChange { kind, id: id.clone(), action };
+        let unknown = |action| AuthorityChange { kind, id: "0b".to_owned(), action };
+        let head = store.head().await.unwrap();
+        for (refused, text) in [
+            (unknown(AuthorityAction::Taint), none[0]),
+            (unknown(AuthorityAction::Revoke), none[1]),
+            (change(AuthorityAction::Revoke), untainted),
+        ] {
+            let error = store.change_authority(&td, refused, NOW).await.unwrap_err();
+            assert_eq!(error.to_string(), text);
+        }
+        assert_eq!(store.head().await.unwrap(), head, "a refusal changes nothing");
+
+        let after = store.change_authority(&td, change(AuthorityAction::Taint), NOW).await.unwrap().unwrap();
+        sequence += 1;
+        assert_eq!(after.sequence_number, sequence);
+        assert_eq!(store.fetch_bundle(&td).await.unwrap(), Some(after.clone()));
+        let tainted = after.x509_authorities.iter().filter(|known| known.tainted).count()
+            + after
+                .jwt_authorities
+                .iter()
+                .chain(&after.wit_authorities)
+                .filter(|known| known.tainted)
+                .count();
+        assert_eq!(tainted, 1);
+        let error = store.change_authority(&td, change(AuthorityAction::Taint), NOW).await.unwrap_err();
+        assert_eq!(error.to_string(), again);
+
+        let after = store.change_authority(&td, change(AuthorityAction::Revoke), NOW).await.unwrap().unwrap();
+        sequence += 1;
+        assert_eq!(after.sequence_number, sequence);
+        let log = store.changes_since(head, 10).await.unwrap();
+        assert_eq!(log.len(), 2, "{log:?}");
+        assert_eq!(log[1].change, Change::bundle_set(&after));
+    }
+    let left = store.fetch_bundle(&td).await.unwrap().unwrap();
+    assert_eq!(left.x509_authorities, stored.x509_authorities[..1]);
+    assert_eq!(left.jwt_authorities, stored.jwt_authorities[..1]);
+    assert!(left.wit_authorities.is_empty());
+    let none =
+        AuthorityChange { kind: AuthorityKind::Jwt, id: "x".to_owned(), action: AuthorityAction::Taint };
+    assert_eq!(store.change_authority(&trust_domain("none.org"), none, NOW).await.unwrap(), None);
 }
 
 pub async fn pages(fresh: Factory) {

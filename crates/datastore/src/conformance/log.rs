@@ -62,6 +62,34 @@ pub async fn every_write_is_logged(fresh: Factory) {
     assert_eq!(store.snapshot().await.unwrap().revision, head);
 }
 
+/// Orders to issue SVIDs again are told in the log; an agent's also to whoever starts from a snapshot.
+pub async fn rotations(fresh: Factory) {
+    let fresh = fresh();
+    let store = &*fresh.store;
+    store.create_entries(vec![entry("e", "/a", "/n", &["a:1"])], NOW).await.unwrap();
+    store.put_agent(agent("/x", "k8s_psat"), NOW).await.unwrap();
+    store.put_agent(agent("/banned", "k8s_psat"), NOW).await.unwrap();
+    let ban = AgentUpdate { serial_number: Some(String::new()), ..Default::default() };
+    store.update_agent(&id("/banned"), ban, NOW).await.unwrap();
+    let before = store.head().await.unwrap();
+
+    let ids = ["e", "none", "e"].map(str::to_owned).to_vec();
+    assert_eq!(store.rotate_entries(ids, NOW).await.unwrap(), [true, false, true]);
+    let rotated = store.fetch_entry("e").await.unwrap().unwrap();
+    assert_eq!(rotated.revision_number, 2);
+    let told = store.rotate_agents(vec![id("/x"), id("/none"), id("/banned")], NOW + 7).await.unwrap();
+    let known: Vec<bool> = told.iter().map(Option::is_some).collect();
+    assert_eq!(known, [true, false, true]);
+
+    let order = crate::RotatedAgent { id: id("/x"), ordered_at: NOW + 7 };
+    let log = store.changes_since(before, 100).await.unwrap();
+    let changes: Vec<Change> = log.into_iter().map(|logged| logged.change).collect();
+    let first = Change::EntryRotated(Box::new(crate::model::Entry { revision_number: 1, ..rotated.clone() }));
+    let second = Change::EntryRotated(Box::new(rotated));
+    assert_eq!(changes, [first, second, Change::AgentRotated(order.clone())]);
+    assert_eq!(store.snapshot().await.unwrap().rotated_agents, [order]);
+}
+
 pub async fn failures_are_not_logged(fresh: Factory) {
     let fresh = fresh();
     let store = &*fresh.store;

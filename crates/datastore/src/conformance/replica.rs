@@ -36,7 +36,7 @@ impl Replica {
         assert_eq!(logged.revision.0, self.revision.0 + 1, "the log has a gap");
         self.revision = logged.revision;
         match logged.change {
-            Change::EntrySet(entry) => {
+            Change::EntrySet(entry) | Change::EntryRotated(entry) => {
                 self.entries.insert(entry.id.clone(), *entry);
             }
             Change::EntryGone { id } => {
@@ -54,7 +54,7 @@ impl Replica {
             Change::BundleGone { trust_domain } => {
                 self.bundles.remove(&trust_domain);
             }
-            Change::Other => {}
+            Change::AgentRotated(_) | Change::Other => {}
         }
     }
 }

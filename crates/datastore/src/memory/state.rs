@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use steeple_spiffe::bundle::Bundle;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 
+use crate::authority::{self, AuthorityChange};
 use crate::error::{Error, Result};
-use crate::log::{Change, Logged, Revision, Snapshot};
+use crate::log::{Change, Logged, Revision, RotatedAgent, Snapshot};
 use crate::merge::{self, Pruned};
 use crate::model::{AdditionalAttributes, Agent, CaJournal, Entry, JoinToken, Selector};
 use crate::port::{
@@ -75,6 +76,12 @@ impl State {
             entries: self.entries.values().cloned().collect(),
             agents: self.agents.values().cloned().collect(),
             bundles: self.bundles.values().cloned().collect(),
+            rotated_agents: (self.log.iter())
+                .filter_map(|logged| match &logged.change {
+                    Change::AgentRotated(rotated) => Some(rotated.clone()),
+                    _ => None,
+                })
+                .collect(),
         }
     }
 
@@ -146,6 +153,14 @@ impl State {
         Ok(Some(merge::as_answered(entry)))
     }
 
+    pub fn rotate_entry(&mut self, id: &str) -> bool {
+        let Some(entry) = self.entries.values_mut().find(|stored| stored.id == id) else { return false };
+        entry.revision_number += 1;
+        let change = Change::EntryRotated(Box::new(entry.clone()));
+        self.changed(change);
+        true
+    }
+
     pub fn delete_entry(&mut self, id: &str) -> Option<Entry> {
         let row = *self.entries.iter().find(|(_, stored)| stored.id == id)?.0;
         self.remove_entry(row)
@@ -214,6 +229,14 @@ impl State {
         let agent = self.agents.get(&row)?.promoted(serial)?;
         self.agents.insert(row, agent.clone());
         self.changed(Change::AgentSet(Box::new(agent.clone())));
+        Some(agent)
+    }
+
+    pub fn rotate_agent(&mut self, id: &SpiffeId, now: i64) -> Option<Agent> {
+        let agent = self.agents.get(&self.agent_row(id)?)?.clone();
+        if !agent.is_banned() {
+            self.changed(Change::AgentRotated(RotatedAgent { id: id.clone(), ordered_at: now }));
+        }
         Some(agent)
     }
 
@@ -356,6 +379,17 @@ impl State {
     pub fn prune_bundle(&mut self, trust_domain: &TrustDomain, before: i64) -> PrunedBundle {
         let pruned = self.change_bundle(trust_domain, |bundle| merge::prune_bundle(bundle, before));
         PrunedBundle { changed: pruned.is_some_and(|(_, pruned)| pruned == Pruned::Changed) }
+    }
+
+    pub fn change_authority(
+        &mut self,
+        trust_domain: &TrustDomain,
+        change: &AuthorityChange,
+    ) -> Result<Option<Bundle>> {
+        match self.change_bundle(trust_domain, |bundle| authority::change(bundle, change)) {
+            Some((bundle, outcome)) => outcome.map(|()| Some(bundle)),
+            None => Ok(None),
+        }
     }
 
     pub fn put_ca_journal(&mut self, mut journal: CaJournal) -> Result<CaJournal> {

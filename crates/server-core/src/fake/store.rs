@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use steeple_datastore::model::{Agent, CaJournal, Entry, JoinToken};
 use steeple_datastore::{
-    AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Change, ChangedBundle, Created, Datastore,
+    AgentFilter, AgentUpdate, AuthorityChange, BundleDeleteMode, BundleMask, Change, ChangedBundle, Created, Datastore,
     EntryFilter, EntryMask, Error, Logged, Page, PageRequest, PrunedBundle, Result, Revision, Snapshot,
 };
 use steeple_spiffe::{Bundle, SpiffeId, TrustDomain};
@@ -56,7 +56,7 @@ impl FakeStore {
         }
         let mut inner = self.inner();
         match &change {
-            Change::EntrySet(entry) => {
+            Change::EntrySet(entry) | Change::EntryRotated(entry) => {
                 inner.entries.insert(entry.id.clone(), (**entry).clone());
             }
             Change::EntryGone { id } => {
@@ -71,7 +71,7 @@ impl FakeStore {
             Change::BundleGone { trust_domain } => {
                 inner.bundles.remove(trust_domain);
             }
-            Change::BundleSet(_) | Change::Other => {}
+            Change::BundleSet(_) | Change::AgentRotated(_) | Change::Other => {}
         }
         inner.head.0 += 1;
         let revision = inner.head;
@@ -153,6 +153,7 @@ impl Datastore for FakeStore {
             entries: inner.entries.values().cloned().collect(),
             agents: inner.agents.values().cloned().collect(),
             bundles: inner.bundles.values().cloned().collect(),
+            rotated_agents: Vec::new(),
         })
     }
 
@@ -188,6 +189,10 @@ impl Datastore for FakeStore {
         unused()
     }
 
+    async fn rotate_entries(&self, _ids: Vec<String>, _now: i64) -> Result<Vec<bool>> {
+        unused()
+    }
+
     async fn prune_entries(&self, _before: i64) -> Result<u64> {
         unused()
     }
@@ -217,6 +222,10 @@ impl Datastore for FakeStore {
     }
 
     async fn delete_agent(&self, _id: &SpiffeId) -> Result<Option<Agent>> {
+        unused()
+    }
+
+    async fn rotate_agents(&self, _ids: Vec<SpiffeId>, _now: i64) -> Result<Vec<Option<Agent>>> {
         unused()
     }
 
@@ -299,6 +308,18 @@ impl Datastore for FakeStore {
             self.commit_bundle(bundle)?;
         }
         Ok(PrunedBundle { changed })
+    }
+
+    async fn change_authority(
+        &self,
+        trust_domain: &TrustDomain,
+        change: AuthorityChange,
+        _now: i64,
+    ) -> Result<Option<Bundle>> {
+        let Some(mut bundle) = self.inner().bundles.get(trust_domain).cloned() else { return Ok(None) };
+        steeple_datastore::authority::change(&mut bundle, &change)?;
+        self.commit_bundle(bundle.clone())?;
+        Ok(Some(bundle))
     }
 
     async fn list_ca_journals(&self) -> Result<Vec<CaJournal>> {
