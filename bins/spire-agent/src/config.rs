@@ -8,7 +8,6 @@ mod experimental;
 mod file;
 mod flags;
 mod plugins;
-mod telemetry;
 mod trust;
 
 use std::fmt;
@@ -17,16 +16,15 @@ use std::time::Duration;
 
 use steeple_agent_api::WorkloadConfig;
 use steeple_agent_core::rotation::RotationPolicy;
-use steeple_config::{ConfigError, FileError, PluginDataError, UnknownKeys};
 use steeple_plugins_base::workload_attestor::UnixConfig;
 use steeple_runtime::health::HealthConfig;
 use steeple_runtime::logs::LogConfig;
-use steeple_runtime::metrics::MetricsConfig;
 use steeple_spiffe::{KeyType, TrustDomain};
 use zeroize::Zeroizing;
 
 pub use flags::RunFlags;
 pub use plugins::KeyManagerConfig;
+pub use steeple_cli::settings::{LoadError, Telemetry};
 pub use trust::{BundleFormat, TrustConfig};
 
 /// What `run` needs; nothing here is optional that has a default.
@@ -80,49 +78,6 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret({} bytes)", self.0.len())
     }
-}
-
-/// `telemetry { Prometheus { … } … }`
-#[derive(Clone, Debug)]
-pub struct Telemetry {
-    pub host: String,
-    pub port: u16,
-    pub metrics: MetricsConfig,
-}
-
-/// Why the agent does not start. Says what is wrong, where, and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The command line; printed with its usage.
-    #[error("{0}")]
-    Flags(steeple_config::FlagError),
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error(transparent)]
-    Decode(#[from] ConfigError),
-    #[error(transparent)]
-    PluginData(#[from] PluginDataError),
-    #[error("{} section must be configured", .0)]
-    MissingSection(&'static str),
-    #[error("{} must be configured", .0)]
-    Missing(&'static str),
-    #[error("{}", unknown(.0))]
-    Unknown(UnknownKeys),
-    #[error("{place}: option \"{option}\" is not supported by this version of Steeple")]
-    Unsupported { place: String, option: String },
-    #[error("{place}: plugin {kind} \"{name}\" is not supported by this version of Steeple")]
-    UnsupportedPlugin { place: String, kind: String, name: String },
-    #[error("{place}: {option}: {problem}")]
-    Invalid { place: String, option: String, problem: String },
-    /// Whole sentences, SPIRE's where it has one.
-    #[error("{0}")]
-    Other(String),
-}
-
-/// SPIRE's words, then what it leaves to the log: where.
-fn unknown(keys: &UnknownKeys) -> String {
-    let places: Vec<String> = keys.refused().iter().map(ToString::to_string).collect();
-    format!("unknown configuration detected: {}", places.join("; "))
 }
 
 impl Config {

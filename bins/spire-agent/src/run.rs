@@ -1,4 +1,4 @@
-//! `spire-agent run`: configuration → log → attest → sync → [`Bound`] → until shutdown.
+//! `spire-agent run`: configuration → log → attest → sync → until shutdown.
 
 mod endpoints;
 mod health;
@@ -16,123 +16,32 @@ use steeple_agent_api::storage::Storage;
 use steeple_agent_api::sync::{Sync, SyncConfig};
 use steeple_agent_api::{AgentState, ServerLink, WorkloadApi, WorkloadAttestation};
 use steeple_agent_core::CacheConfig;
-use steeple_cli::Io;
+use steeple_cli::Daemon;
 use steeple_plugin::{KeyManager, WorkloadAttestor};
 use steeple_plugins_base::key_manager::{DiskKeyManager, MemoryKeyManager};
 use steeple_plugins_base::node_attestor::JoinToken;
 use steeple_plugins_base::workload_attestor::Unix;
 use steeple_runtime::clock::{self, Clock};
-use steeple_runtime::logs::{self, LogHandle};
+use steeple_runtime::logs::LogHandle;
 use steeple_runtime::metrics::{PrometheusListener, Registry};
-use steeple_runtime::shutdown::{LEFTOVERS, Shutdown};
-use steeple_runtime::signals::Signals;
-use steeple_runtime::tasks::{Drained, OnEnd, TaskGroup};
+use steeple_runtime::tasks::{OnEnd, TaskGroup};
 use tokio::sync::oneshot;
 
-use crate::config::{Config, KeyManagerConfig, LoadError};
+use crate::config::{Config, KeyManagerConfig};
 use crate::version::VERSION;
 
-/// Few threads: an agent is idle most of its life, and each thread keeps memory.
-const WORKERS: usize = 2;
-
-/// Calls end by themselves as soon as a stop is asked for: what is left then is a client that does not read.
-const DRAIN: Duration = Duration::from_secs(1);
+/// Few threads: an agent is idle most of its life, and each thread keeps memory. The drain is short: calls end by
+/// themselves as soon as a stop is asked for; what is left then is a client that does not read.
+pub const DAEMON: Daemon =
+    Daemon { name: "agent", title: "Agent", workers: Some(2), drain: Duration::from_secs(1) };
 
 /// The command. Answers the exit code.
 pub fn command(args: &[String]) -> u8 {
-    let mut io = Io::process();
-    let config = match Config::load("run", args) {
-        Ok(config) => config,
-        Err(LoadError::Flags(e)) => {
-            io.eprint(&e.output());
-            return 1;
-        }
-        Err(e) => {
-            io.eprint(&format!("{e}\n"));
-            return 1;
-        }
-    };
-    let logs = match logs::init(config.log.clone()) {
-        Ok(logs) => logs,
-        Err(e) => {
-            io.eprint(&format!("could not start logger: {e}\n"));
-            return 1;
-        }
-    };
-    if let Err(e) = endpoints::prepare(&config) {
-        io.eprint(&format!("{e:#}\n"));
-        return 1;
-    }
-    steeple_runtime::tighten_umask();
-    steeple_runtime::install_crypto_provider();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .enable_all()
-        .thread_name("spire-agent")
-        .build();
-    let outcome = match runtime {
-        Ok(runtime) => {
-            let outcome = runtime.block_on(serve(config, logs));
-            runtime.shutdown_timeout(LEFTOVERS);
-            outcome
-        }
-        Err(e) => Err(e.into()),
-    };
-    match outcome {
-        Ok(()) => {
-            tracing::info!("Agent stopped gracefully");
-            0
-        }
-        Err(e) => {
-            tracing::error!(error = format!("{e:#}"), "Agent crashed");
-            1
-        }
-    }
-}
-
-/// Runs until a signal, or until something that it cannot do without breaks.
-async fn serve(config: Config, logs: LogHandle) -> anyhow::Result<()> {
-    let shutdown = Shutdown::new();
-    let signals = Signals::install().context("cannot listen for signals")?;
-    let tasks = TaskGroup::new(shutdown.clone());
-    tasks.spawn_through_drain("signals", OnEnd::Log, signals.run(shutdown.clone(), logs.clone()));
-    let bound = tokio::select! {
-        biased;
-        // Stopped while it attests or syncs.
-        () = shutdown.requested() => return outcome(&shutdown),
-        bound = build(config, logs, tasks) => bound?,
-    };
-    bound.run().await
-}
-
-/// An agent whose sockets are bound and whose tasks run.
-pub struct Bound {
-    pub tasks: TaskGroup,
-}
-
-impl Bound {
-    /// Until a stop is asked for; then drains.
-    pub async fn run(self) -> anyhow::Result<()> {
-        let shutdown = self.tasks.shutdown().clone();
-        shutdown.requested().await;
-        tracing::info!(reason = shutdown.reason().as_deref().unwrap_or_default(), "Stopping agent");
-        if let Drained::Aborted(names) = self.tasks.drain(DRAIN).await {
-            tracing::warn!(tasks = names.join(","), "Some tasks did not end in time");
-        }
-        outcome(&shutdown)
-    }
-}
-
-/// A stop because something broke is a failure.
-fn outcome(shutdown: &Shutdown) -> anyhow::Result<()> {
-    if shutdown.has_failed() {
-        bail!("{}", shutdown.reason().as_deref().unwrap_or("a task failed"));
-    }
-    Ok(())
+    DAEMON.run(Config::load("run", args), |config| config.log.clone(), endpoints::prepare, build)
 }
 
 /// Attests, syncs once, then binds and serves. Telemetry and health come first: an agent that cannot attest is seen.
-pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow::Result<Bound> {
+pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow::Result<()> {
     let clock = clock::system();
     let started = clock.monotonic();
     announce(&config, &logs);
@@ -171,7 +80,7 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     let parts = endpoints::Parts { api, state, identity, logs: logs.clone(), started };
     sockets.serve(&config, &tasks, parts)?;
     let _ = serving.send(());
-    Ok(Bound { tasks })
+    Ok(())
 }
 
 fn announce(config: &Config, logs: &LogHandle) {

@@ -7,22 +7,20 @@ mod file;
 mod flags;
 mod plugins;
 mod server;
-mod telemetry;
 mod ttl;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use steeple_config::{ConfigError, FileError, PluginDataError, UnknownKeys};
 use steeple_runtime::health::HealthConfig;
 use steeple_runtime::logs::LogConfig;
-use steeple_runtime::metrics::MetricsConfig;
 use steeple_server_api::RateLimitConfig;
 use steeple_server_core::ca::CaConfig;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 
 pub use flags::RunFlags;
 pub use plugins::{KeyManagerConfig, Plugins};
+pub use steeple_cli::settings::{LoadError, Telemetry};
 
 /// What `run` needs; nothing here is optional that has a default.
 #[derive(Clone, Debug)]
@@ -53,49 +51,6 @@ pub struct PruneAgents {
     pub batch: u32,
     /// `prune_tofu_nodes`: those that cannot attest again too.
     pub tofu: bool,
-}
-
-/// `telemetry { Prometheus { … } … }`
-#[derive(Clone, Debug)]
-pub struct Telemetry {
-    pub host: String,
-    pub port: u16,
-    pub metrics: MetricsConfig,
-}
-
-/// Why the server does not start. Says what is wrong, where, and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The command line; printed with its usage.
-    #[error("{0}")]
-    Flags(steeple_config::FlagError),
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error(transparent)]
-    Decode(#[from] ConfigError),
-    #[error(transparent)]
-    PluginData(#[from] PluginDataError),
-    #[error("{} section must be configured", .0)]
-    MissingSection(&'static str),
-    #[error("{} must be configured", .0)]
-    Missing(&'static str),
-    #[error("{}", unknown(.0))]
-    Unknown(UnknownKeys),
-    #[error("{place}: option \"{option}\" is not supported by this version of Steeple")]
-    Unsupported { place: String, option: String },
-    #[error("{place}: plugin {kind} \"{name}\" is not supported by this version of Steeple")]
-    UnsupportedPlugin { place: String, kind: String, name: String },
-    #[error("{place}: {option}: {problem}")]
-    Invalid { place: String, option: String, problem: String },
-    /// Whole sentences, SPIRE's where it has one.
-    #[error("{0}")]
-    Other(String),
-}
-
-/// SPIRE's words, then what it leaves to the log: where.
-fn unknown(keys: &UnknownKeys) -> String {
-    let places: Vec<String> = keys.refused().iter().map(ToString::to_string).collect();
-    format!("unknown configuration detected: {}", places.join("; "))
 }
 
 impl Config {

@@ -12,92 +12,46 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use steeple_cli::Io;
+use steeple_cli::Daemon;
 use steeple_datastore::Datastore;
 use steeple_datastore_sql::{SqlStore, SqliteConfig};
 use steeple_plugin::KeyManager;
 use steeple_plugins_base::key_manager::{DiskKeyManager, MemoryKeyManager};
 use steeple_runtime::clock::{self, Clock};
 use steeple_runtime::health::Health;
-use steeple_runtime::logs::{self, LogHandle};
+use steeple_runtime::logs::LogHandle;
 use steeple_runtime::metrics::{PrometheusListener, Registry};
-use steeple_runtime::shutdown::{DRAIN_DEADLINE, LEFTOVERS, Shutdown};
-use steeple_runtime::signals::Signals;
-use steeple_runtime::tasks::{Drained, OnEnd, TaskGroup};
+use steeple_runtime::shutdown::DRAIN_DEADLINE;
+use steeple_runtime::tasks::{OnEnd, TaskGroup};
 use steeple_runtime::tls::LiveBundles;
 use steeple_server_api::{Limits, ServerState};
 use steeple_server_core::ca::CaManager;
 use steeple_server_core::view::View;
 
 use self::metered::{MeteredKeys, MeteredStore, Rotations};
-use crate::config::{Config, KeyManagerConfig, LoadError};
+use crate::config::{Config, KeyManagerConfig};
 use crate::version::VERSION;
+
+pub const DAEMON: Daemon = Daemon { name: "server", title: "Server", workers: None, drain: DRAIN_DEADLINE };
 
 /// The command. Answers the exit code.
 pub fn command(args: &[String]) -> u8 {
-    let mut io = Io::process();
-    let config = match Config::load("run", args) {
-        Ok(config) => config,
-        Err(LoadError::Flags(e)) => {
-            io.eprint(&e.output());
-            return 1;
-        }
-        Err(e) => {
-            io.eprint(&format!("{e}\n"));
-            return 1;
-        }
-    };
-    let logs = match logs::init(config.log.clone()) {
-        Ok(logs) => logs,
-        Err(e) => {
-            io.eprint(&format!("could not start logger: {e}\n"));
-            return 1;
-        }
-    };
-    steeple_runtime::tighten_umask();
-    steeple_runtime::install_crypto_provider();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("spire-server").build();
-    let outcome = match runtime {
-        Ok(runtime) => {
-            let outcome = runtime.block_on(serve(config, logs));
-            runtime.shutdown_timeout(LEFTOVERS);
-            outcome
-        }
-        Err(e) => Err(e.into()),
-    };
-    match outcome {
-        Ok(()) => {
-            tracing::info!("Server stopped gracefully");
-            0
-        }
-        Err(e) => {
-            tracing::error!(error = format!("{e:#}"), "Server crashed");
-            1
-        }
-    }
-}
-
-/// Runs until a signal, or until something that it cannot do without breaks.
-async fn serve(config: Config, logs: LogHandle) -> anyhow::Result<()> {
-    let shutdown = Shutdown::new();
-    let signals = Signals::install().context("cannot listen for signals")?;
-    let tasks = TaskGroup::new(shutdown.clone());
-    tasks.spawn_through_drain("signals", OnEnd::Log, signals.run(shutdown.clone(), logs.clone()));
-    let bound = tokio::select! {
-        biased;
-        // Stopped while it starts.
-        () = shutdown.requested() => return outcome(&shutdown),
-        bound = build(config, logs, tasks) => bound?,
-    };
-    tracing::debug!(
-        tcp = %bound.tcp,
-        socket = %bound.socket.display(),
-        health = bound.health.map(|addr| addr.to_string()),
-        prometheus = bound.prometheus.map(|addr| addr.to_string()),
-        "Server is up"
-    );
-    bound.run().await
+    DAEMON.run(
+        Config::load("run", args),
+        |config| config.log.clone(),
+        |_| Ok::<_, anyhow::Error>(()),
+        |config, logs, tasks| async {
+            let bound = build(config, logs, tasks).await?;
+            tracing::debug!(
+                tcp = %bound.tcp,
+                socket = %bound.socket.display(),
+                health = bound.health.map(|addr| addr.to_string()),
+                prometheus = bound.prometheus.map(|addr| addr.to_string()),
+                "Server is up"
+            );
+            Ok(bound)
+        },
+    )
 }
 
 /// A server whose sockets are bound and whose tasks run.
@@ -106,28 +60,6 @@ pub struct Bound {
     pub socket: PathBuf,
     pub health: Option<SocketAddr>,
     pub prometheus: Option<SocketAddr>,
-    pub tasks: TaskGroup,
-}
-
-impl Bound {
-    /// Until a stop is asked for; then drains.
-    pub async fn run(self) -> anyhow::Result<()> {
-        let shutdown = self.tasks.shutdown().clone();
-        shutdown.requested().await;
-        tracing::info!(reason = shutdown.reason().as_deref().unwrap_or_default(), "Stopping server");
-        if let Drained::Aborted(names) = self.tasks.drain(DRAIN_DEADLINE).await {
-            tracing::warn!(tasks = names.join(","), "Some tasks did not end in time");
-        }
-        outcome(&shutdown)
-    }
-}
-
-/// A stop because something broke is a failure.
-fn outcome(shutdown: &Shutdown) -> anyhow::Result<()> {
-    if shutdown.has_failed() {
-        bail!("{}", shutdown.reason().as_deref().unwrap_or("a task failed"));
-    }
-    Ok(())
 }
 
 /// Opens, loads and binds everything. Sockets are bound before any task runs; port 0 picks one.
@@ -163,7 +95,7 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     endpoints.serve(&tasks, &state);
     let health =
         health(&config, &tasks, health::Subsystems { socket: socket.clone(), ca, store, rotation }).await?;
-    Ok(Bound { tcp, socket, health, prometheus, tasks })
+    Ok(Bound { tcp, socket, health, prometheus })
 }
 
 fn announce(config: &Config, logs: &LogHandle) {

@@ -1,24 +1,9 @@
 //! `spire-server validate`
 
-use steeple_cli::Io;
-
-use crate::config::{Config, LoadError};
+use crate::config::Config;
+use crate::run::DAEMON;
 
 /// The command. Answers the exit code.
 pub fn command(args: &[String]) -> u8 {
-    let mut io = Io::process();
-    match Config::load("validate", args) {
-        Ok(_) => {
-            let printed = io.print("SPIRE server configuration file is valid.\n");
-            u8::from(printed.is_err())
-        }
-        Err(e) => {
-            // As in SPIRE, a bad flag is printed with the usage first.
-            if let LoadError::Flags(flags) = &e {
-                io.eprint(&flags.output());
-            }
-            io.eprint(&format!("SPIRE server configuration file is invalid: {e}\n"));
-            1
-        }
-    }
+    steeple_cli::validate::command(&DAEMON, Config::load("validate", args))
 }

@@ -10,21 +10,30 @@
 //! | [`failure`] | the error of a command: one line of text |
 //! | [`go`] | how Go writes times, durations, numbers, system errors |
 //! | [`gojson`] | encoding/json's view of a file a user gave us: its errors, its loose keys |
+//! | [`daemon`] | `run` from its configuration to its exit code: log, signals, drain |
+//! | [`settings`] | what both configuration files share: errors, telemetry, health checks, plugin blocks |
+//! | [`validate`], [`healthcheck`], [`debug`] | the commands both programs have |
 //! | [`files`] | `-write`: public and private files |
-//! | [`logger`] | the `logger` commands' levels and text, server and agent alike |
+//! | [`logger`] | the `logger` commands, server and agent alike |
 
 pub mod connect;
+pub mod daemon;
+pub mod debug;
 pub mod failure;
 pub mod files;
 pub mod go;
 pub mod gojson;
+pub mod healthcheck;
 pub mod io;
 pub mod logger;
 pub mod printer;
 pub mod program;
 pub mod session;
+pub mod settings;
 pub mod socket;
+pub mod validate;
 
+pub use daemon::Daemon;
 pub use failure::{Context, Failure};
 pub use io::Io;
 pub use printer::Output;

@@ -1,14 +1,98 @@
-//! What the `logger` commands of server and agent share: levels by logrus' names, and their text.
+//! `logger get`, `set`, `reset`: levels by logrus' names, the same for server and agent.
 
-use steeple_config::go_quote;
+use std::marker::PhantomData;
+
+use prost::Message;
+use steeple_config::{Flag, FlagSet, go_quote};
+use steeple_proto::spire::api::server::logger::v1::{
+    GetLoggerRequest, ResetLogLevelRequest, SetLogLevelRequest,
+};
 use steeple_proto::spire::api::types::{LogLevel, Logger};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::Channel;
+use tonic_prost::ProstCodec;
 
-use crate::Failure;
+use crate::{Api, ClientCommand, Context as _, Failure, Session};
 
-pub const MESSAGE: &str = "spire.api.types.Logger";
+/// Whose log.
+pub trait Service {
+    const API: Api;
+    /// The services of server and agent differ in their package only.
+    const PACKAGE: &'static str;
+}
+
+/// Calls `method` of `S`. The agent's messages have the server's fields.
+async fn call<S: Service>(
+    channel: &Channel,
+    method: &str,
+    request: impl Message + 'static,
+) -> Result<Logger, Failure> {
+    let mut client = Grpc::new(channel.clone());
+    client.ready().await?;
+    let path = format!("/{}.Logger/{method}", S::PACKAGE);
+    let path = PathAndQuery::try_from(path)?;
+    let answer = client.unary(tonic::Request::new(request), path, ProstCodec::default()).await?;
+    Ok(answer.into_inner())
+}
+
+pub struct Get<S>(PhantomData<S>);
+
+impl<S: Service> ClientCommand for Get<S> {
+    const NAME: &'static str = "logger get";
+    const API: Api = S::API;
+
+    fn flags(_: &mut FlagSet) -> Self {
+        Self(PhantomData)
+    }
+
+    async fn run(&self, session: &mut Session) -> Result<(), Failure> {
+        let now = call::<S>(&session.channel, "GetLogger", GetLoggerRequest {}).await;
+        let now = now.context("error fetching logger")?;
+        session.answer(MESSAGE, &now, pretty)
+    }
+}
+
+pub struct Set<S>(Flag<String>, PhantomData<S>);
+
+impl<S: Service> ClientCommand for Set<S> {
+    const NAME: &'static str = "logger set";
+    const API: Api = S::API;
+
+    fn flags(flags: &mut FlagSet) -> Self {
+        let about = "The new level: panic, fatal, error, warn, info, debug or trace";
+        Self(flags.string("level", "", about), PhantomData)
+    }
+
+    async fn run(&self, session: &mut Session) -> Result<(), Failure> {
+        let request = SetLogLevelRequest { new_level: parse_level(&self.0.get())? as i32 };
+        let now = call::<S>(&session.channel, "SetLogLevel", request).await;
+        let now = now.context("failed to set log level")?;
+        session.answer(MESSAGE, &now, pretty)
+    }
+}
+
+pub struct Reset<S>(PhantomData<S>);
+
+impl<S: Service> ClientCommand for Reset<S> {
+    const NAME: &'static str = "logger reset";
+    const API: Api = S::API;
+
+    fn flags(_: &mut FlagSet) -> Self {
+        Self(PhantomData)
+    }
+
+    async fn run(&self, session: &mut Session) -> Result<(), Failure> {
+        let now = call::<S>(&session.channel, "ResetLogLevel", ResetLogLevelRequest {}).await;
+        let now = now.context("failed to reset logger")?;
+        session.answer(MESSAGE, &now, pretty)
+    }
+}
+
+const MESSAGE: &str = "spire.api.types.Logger";
 
 /// The level a user names, in any case.
-pub fn parse_level(text: &str) -> Result<LogLevel, Failure> {
+fn parse_level(text: &str) -> Result<LogLevel, Failure> {
     if text.is_empty() {
         return Err(Failure::new("a value (-level) must be set"));
     }
@@ -24,7 +108,7 @@ pub fn parse_level(text: &str) -> Result<LogLevel, Failure> {
     }
 }
 
-pub fn pretty(logger: &Logger) -> Result<String, Failure> {
+fn pretty(logger: &Logger) -> Result<String, Failure> {
     let (current, launch) =
         (level_name(logger.current_level, "current")?, level_name(logger.launch_level, "launch")?);
     Ok(format!("Logger Level : {current}\nLaunch Level : {launch}\n\n"))

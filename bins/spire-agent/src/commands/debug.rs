@@ -1,7 +1,6 @@
 //! `debug getinfo`: the agent at a glance.
 
-use std::fmt::Write as _;
-
+use steeple_cli::debug::Glance;
 use steeple_cli::{Api, ClientCommand, Failure, Session, go};
 use steeple_config::FlagSet;
 use steeple_proto::spire::agent::debug::v1::debug_client::DebugClient;
@@ -24,30 +23,19 @@ impl ClientCommand for GetInfo {
 }
 
 fn pretty(info: &GetInfoResponse) -> String {
-    let mut text = "Agent Debug Info:\n".to_owned();
-    let mut line = |label: &str, value: String| {
-        let _ = writeln!(text, "  {label:33}{value}");
-    };
+    let mut text = Glance::new("Agent", 33);
     let synced =
         if info.last_sync_success == 0 { "(never)".into() } else { go::rfc3339_utc(info.last_sync_success) };
-    line("Uptime:", go::seconds(i64::from(info.uptime)));
-    line("Last Sync Success:", synced);
-    line("Cached X.509 SVIDs:", info.cached_x509_svids_count.to_string());
-    line("Cached JWT SVIDs:", info.cached_jwt_svids_count.to_string());
-    line("Cached SVID Store X.509 SVIDs:", info.cached_svidstore_x509_svids_count.to_string());
-    if !info.svid_chain.is_empty() {
-        text.push_str("  SVID Chain:\n");
-    }
-    for (i, certificate) in info.svid_chain.iter().enumerate() {
+    text.line("Uptime:", go::seconds(i64::from(info.uptime)));
+    text.line("Last Sync Success:", synced);
+    text.line("Cached X.509 SVIDs:", info.cached_x509_svids_count);
+    text.line("Cached JWT SVIDs:", info.cached_jwt_svids_count);
+    text.line("Cached SVID Store X.509 SVIDs:", info.cached_svidstore_x509_svids_count);
+    for certificate in &info.svid_chain {
         let id = certificate.id.as_ref().map(|id| format!("spiffe://{}{}", id.trust_domain, id.path));
-        let (id, subject) = (id.as_deref().unwrap_or("(none)"), &certificate.subject);
-        let expires = go::rfc3339_utc(certificate.expires_at);
-        let _ = write!(
-            text,
-            "    [{i}] SPIFFE ID:  {id}\n        Subject:    {subject}\n        Expires At: {expires}\n"
-        );
+        text.certificate(id.as_deref(), &certificate.subject, certificate.expires_at);
     }
-    text
+    text.end()
 }
 
 #[cfg(test)]

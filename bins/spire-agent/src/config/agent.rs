@@ -11,9 +11,9 @@ use steeple_spiffe::{KeyType, TrustDomain};
 use zeroize::Zeroizing;
 
 use super::experimental::{self, Experimental};
-use super::file::{duration, invalid, refuse, refuse_on, string, unsupported};
 use super::trust::{self, TrustConfig};
 use super::{LoadError, RunFlags, Secret};
+use steeple_cli::settings::{duration, invalid, refuse, refuse_on, string, unsupported};
 
 const DEFAULT_SOCKET: &str = "/tmp/spire-agent/public/api.sock";
 const DEFAULT_CACHE: usize = 1000;

@@ -6,7 +6,7 @@ use steeple_agent_api::workload::{DEFAULT_WAIT, RateLimits};
 use steeple_config::{Block, Strictness, UnknownKeys};
 
 use super::LoadError;
-use super::file::{self, invalid, refuse, refuse_on, unsupported};
+use steeple_cli::settings::{self, invalid, refuse, refuse_on, unsupported};
 
 pub(super) struct Experimental {
     pub sync_interval: Duration,
@@ -108,7 +108,7 @@ fn rate_limits(mut block: Block<'_>, unknown: &mut UnknownKeys) -> Result<RateLi
 }
 
 fn duration(block: &mut Block<'_>, key: &str) -> Result<Option<Duration>, LoadError> {
-    match file::duration(block, key)? {
+    match settings::duration(block, key)? {
         None => Ok(None),
         Some(duration) => match duration.to_std() {
             Some(duration) => Ok(Some(duration)),

@@ -6,7 +6,7 @@ use steeple_config::{Block, Body, PluginConfig, Strictness, UnknownKeys};
 use steeple_plugins_base::workload_attestor::UnixConfig;
 
 use super::LoadError;
-use super::file::string;
+use steeple_cli::settings::{constraint, exactly_one, no_data, refuse_external, string, unsupported_plugin};
 
 pub(super) struct Plugins {
     pub key_manager: KeyManagerConfig,
@@ -27,12 +27,7 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
     let mut unix = None;
     let mut loaded = Vec::new();
     for plugin in steeple_config::plugins(body)?.iter().filter(|plugin| plugin.enabled) {
-        if plugin.command.is_some() {
-            return Err(LoadError::Unsupported {
-                place: format!("{}:{}", plugin.file, plugin.pos),
-                option: format!("plugins.{}.{}.plugin_cmd", plugin.kind, plugin.name),
-            });
-        }
+        refuse_external(plugin)?;
         let data = plugin.body()?;
         let block = data.block();
         match (plugin.kind.as_str(), plugin.name.as_str()) {
@@ -46,13 +41,7 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
                 node_attestors += 1;
             }
             ("WorkloadAttestor", "unix") => unix = Some(unix_attestor(block, unknown)?),
-            _ => {
-                return Err(LoadError::UnsupportedPlugin {
-                    place: format!("{}:{}", plugin.file, plugin.pos),
-                    kind: plugin.kind.clone(),
-                    name: plugin.name.clone(),
-                });
-            }
+            _ => return Err(unsupported_plugin(plugin)),
         }
         loaded.push((plugin.kind.clone(), plugin.name.clone()));
     }
@@ -63,27 +52,6 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
     }
     let key_manager = key_managers.pop().unwrap_or(KeyManagerConfig::Memory);
     Ok(Plugins { key_manager, unix, loaded })
-}
-
-fn exactly_one(kind: &str, count: usize) -> Result<(), LoadError> {
-    if count == 1 { Ok(()) } else { Err(constraint(kind, "exactly 1", count)) }
-}
-
-fn constraint(kind: &str, expected: &str, count: usize) -> LoadError {
-    LoadError::Other(format!(
-        "plugin type {kind:?} constraint not satisfied: expected {expected} but got {count}"
-    ))
-}
-
-/// `plugin_data {}` is legal on plugins that have no configuration; anything in it is not (SPIRE).
-fn no_data(plugin: &PluginConfig) -> Result<(), LoadError> {
-    if plugin.data.is_none() {
-        return Ok(());
-    }
-    Err(LoadError::Other(format!(
-        "{}:{}: failed to configure plugin {:?}: no supported configuration interface found; remove its plugin_data",
-        plugin.file, plugin.pos, plugin.name
-    )))
 }
 
 fn disk(

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use steeple_config::Block;
 
-use super::file::string;
 use super::{LoadError, RunFlags};
+use steeple_cli::settings::string;
 
 /// The bootstrap source.
 #[derive(Clone, Debug, PartialEq, Eq)]

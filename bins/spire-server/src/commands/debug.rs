@@ -1,7 +1,6 @@
 //! `debug getinfo`: the server at a glance.
 
-use std::fmt::Write as _;
-
+use steeple_cli::debug::Glance;
 use steeple_cli::{Api, ClientCommand, Failure, Session, go};
 use steeple_config::FlagSet;
 use steeple_proto::spire::api::server::debug::v1::debug_client::DebugClient;
@@ -26,27 +25,16 @@ impl ClientCommand for GetInfo {
 }
 
 fn pretty(info: &GetInfoResponse) -> String {
-    let mut text = "Server Debug Info:\n".to_owned();
-    let mut line = |label: &str, value: String| {
-        let _ = writeln!(text, "  {label:25}{value}");
-    };
-    line("Uptime:", go::seconds(i64::from(info.uptime)));
-    line("Registered Agents:", info.agents_count.to_string());
-    line("Registration Entries:", info.entries_count.to_string());
-    line("Federated Bundles:", info.federated_bundles_count.to_string());
-    if !info.svid_chain.is_empty() {
-        text.push_str("  SVID Chain:\n");
+    let mut text = Glance::new("Server", 25);
+    text.line("Uptime:", go::seconds(i64::from(info.uptime)));
+    text.line("Registered Agents:", info.agents_count);
+    text.line("Registration Entries:", info.entries_count);
+    text.line("Federated Bundles:", info.federated_bundles_count);
+    for certificate in &info.svid_chain {
+        let id = certificate.id.as_ref().map(|id| output::id(Some(id)));
+        text.certificate(id.as_deref(), &certificate.subject, certificate.expires_at);
     }
-    for (i, certificate) in info.svid_chain.iter().enumerate() {
-        let id =
-            if certificate.id.is_none() { "(none)".to_owned() } else { output::id(certificate.id.as_ref()) };
-        let (subject, expires) = (&certificate.subject, go::rfc3339_utc(certificate.expires_at));
-        let _ = write!(
-            text,
-            "    [{i}] SPIFFE ID:  {id}\n        Subject:    {subject}\n        Expires At: {expires}\n"
-        );
-    }
-    text
+    text.end()
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use steeple_config::{Block, Body, PluginConfig, Strictness, UnknownKeys};
 
 use super::LoadError;
-use super::file::{invalid, place, refuse, refuse_on, string};
+use steeple_cli::settings::{
+    exactly_one, invalid, no_data, place, refuse, refuse_external, refuse_on, string, unsupported_plugin,
+};
 
 /// What the server builds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,12 +34,7 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
     let mut join_token = false;
     let mut loaded = Vec::new();
     for plugin in steeple_config::plugins(body)?.iter().filter(|plugin| plugin.enabled) {
-        if plugin.command.is_some() {
-            return Err(LoadError::Unsupported {
-                place: format!("{}:{}", plugin.file, plugin.pos),
-                option: format!("plugins.{}.{}.plugin_cmd", plugin.kind, plugin.name),
-            });
-        }
+        refuse_external(plugin)?;
         let data = plugin.body()?;
         let block = data.block();
         match (plugin.kind.as_str(), plugin.name.as_str()) {
@@ -57,13 +54,7 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
                 no_data(plugin)?;
                 join_token = true;
             }
-            _ => {
-                return Err(LoadError::UnsupportedPlugin {
-                    place: format!("{}:{}", plugin.file, plugin.pos),
-                    kind: plugin.kind.clone(),
-                    name: plugin.name.clone(),
-                });
-            }
+            _ => return Err(unsupported_plugin(plugin)),
         }
         loaded.push((plugin.kind.clone(), plugin.name.clone()));
     }
@@ -72,24 +63,9 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
     }
     let connection_string =
         stores.pop().ok_or_else(|| LoadError::Other("expecting a DataStore plugin".to_owned()))?;
-    let count = key_managers.len();
-    let key_manager = key_managers.pop().filter(|_| count == 1).ok_or_else(|| {
-        LoadError::Other(format!(
-            "plugin type \"KeyManager\" constraint not satisfied: expected exactly 1 but got {count}"
-        ))
-    })?;
+    exactly_one("KeyManager", key_managers.len())?;
+    let key_manager = key_managers.pop().unwrap_or(KeyManagerConfig::Memory);
     Ok(Plugins { connection_string, key_manager, join_token, loaded })
-}
-
-/// `plugin_data {}` is legal on plugins that have no configuration; anything in it is not (SPIRE).
-fn no_data(plugin: &PluginConfig) -> Result<(), LoadError> {
-    if plugin.data.is_none() {
-        return Ok(());
-    }
-    Err(LoadError::Other(format!(
-        "{}:{}: failed to configure plugin {:?}: no supported configuration interface found; remove its plugin_data",
-        plugin.file, plugin.pos, plugin.name
-    )))
 }
 
 fn data_store(

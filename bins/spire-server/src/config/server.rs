@@ -10,8 +10,8 @@ use steeple_server_core::ca::CaConfig;
 use steeple_spiffe::x509::DistinguishedName;
 use steeple_spiffe::{KeyType, SpiffeId, TrustDomain};
 
-use super::file::{full_name, invalid, place, refuse, refuse_on, string, unsupported};
 use super::{LoadError, PruneAgents, RunFlags};
+use steeple_cli::settings::{full_name, invalid, place, refuse, refuse_on, string, unsupported};
 
 const DEFAULT_SOCKET: &str = "/tmp/spire-server/private/api.sock";
 const DEFAULT_PORT: u16 = 8081;

@@ -8,7 +8,8 @@ use steeple_proto::spire::api::server::bundle::v1::bundle_client::BundleClient;
 use steeple_proto::spire::api::server::entry::v1::entry_client::EntryClient;
 use steeple_proto::spire::api::server::entry::v1::{BatchCreateEntryRequest, CountEntriesRequest};
 use steeple_proto::spire::api::types;
-use steeple_runtime::logs::LogConfig;
+use steeple_runtime::logs::{self, LogConfig};
+use steeple_runtime::shutdown::Shutdown;
 
 use super::*;
 
@@ -41,13 +42,28 @@ fn log() -> LogHandle {
     .clone()
 }
 
-async fn start(config: Config) -> anyhow::Result<Bound> {
-    build(config, log(), TaskGroup::new(Shutdown::new())).await
+/// A server that is up, and its tasks.
+struct Running {
+    bound: Bound,
+    tasks: TaskGroup,
 }
 
-async fn stop(bound: Bound) {
-    bound.tasks.shutdown().request("test is over");
-    bound.run().await.unwrap();
+impl std::ops::Deref for Running {
+    type Target = Bound;
+
+    fn deref(&self) -> &Bound {
+        &self.bound
+    }
+}
+
+async fn start(config: Config) -> anyhow::Result<Running> {
+    let tasks = TaskGroup::new(Shutdown::new());
+    Ok(Running { bound: build(config, log(), tasks.clone()).await?, tasks })
+}
+
+async fn stop(running: Running) {
+    running.tasks.shutdown().request("test is over");
+    DAEMON.until_stopped(&running.tasks).await.unwrap();
 }
 
 fn api(bound: &Bound) -> tonic::transport::Channel {

@@ -3,27 +3,32 @@
 use steeple_config::{Block, Strictness, UnknownKeys};
 use steeple_runtime::health::HealthConfig;
 use steeple_runtime::metrics::MetricsConfig;
-use steeple_spiffe::TrustDomain;
 
-use super::file::{invalid, refuse, string};
-use super::{LoadError, Telemetry};
+use super::{LoadError, invalid, refuse, string};
 
-const DEFAULT_PREFIX: &str = "spire_agent";
+/// `telemetry { Prometheus { … } … }`
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    pub host: String,
+    pub port: u16,
+    pub metrics: MetricsConfig,
+}
 
-/// `None` without a Prometheus block: nothing is recorded.
-pub(super) fn decode(
+/// `None` without a Prometheus block: nothing is recorded. `prefix` is the metrics' default `MetricPrefix`.
+pub fn telemetry(
     mut block: Block<'_>,
-    trust_domain: &TrustDomain,
+    prefix: &str,
+    trust_domain: &str,
     unknown: &mut UnknownKeys,
 ) -> Result<Option<Telemetry>, LoadError> {
     refuse(&block, &["DogStatsd", "Statsd", "M3", "InMem"])?;
-    let prefix = string(&mut block, "MetricPrefix")?.unwrap_or_else(|| DEFAULT_PREFIX.to_owned());
+    let prefix = string(&mut block, "MetricPrefix")?.unwrap_or_else(|| prefix.to_owned());
     let metrics = MetricsConfig {
         prefix,
         trust_domain_label: block
             .bool("EnableTrustDomainLabel")?
             .unwrap_or(false)
-            .then(|| trust_domain.name().to_owned()),
+            .then(|| trust_domain.to_owned()),
         hostname_label: block.bool("EnableHostnameLabel")?.unwrap_or(true),
         allowed_prefixes: block.strings("AllowedPrefixes")?.unwrap_or_default(),
         blocked_prefixes: block.strings("BlockedPrefixes")?.unwrap_or_default(),
@@ -44,7 +49,7 @@ pub(super) fn decode(
 }
 
 /// `None` unless `listener_enabled`.
-pub(super) fn decode_health(
+pub fn health_checks(
     mut block: Block<'_>,
     unknown: &mut UnknownKeys,
 ) -> Result<Option<HealthConfig>, LoadError> {

@@ -1,0 +1,21 @@
+//! `validate`: whether a configuration file is good.
+
+use crate::settings::LoadError;
+use crate::{Daemon, Io};
+
+/// The command, told what reading the configuration came to. Answers the exit code.
+pub fn command<C>(daemon: &Daemon, config: Result<C, LoadError>) -> u8 {
+    let mut io = Io::process();
+    let what = format!("SPIRE {} configuration file", daemon.name);
+    match config {
+        Ok(_) => u8::from(io.print(&format!("{what} is valid.\n")).is_err()),
+        Err(e) => {
+            // As in SPIRE, a bad flag is printed with the usage first.
+            if let LoadError::Flags(flags) = &e {
+                io.eprint(&flags.output());
+            }
+            io.eprint(&format!("{what} is invalid: {e}\n"));
+            1
+        }
+    }
+}
