@@ -64,6 +64,15 @@ impl AgentState {
                 self.jwt().drop_signed_by(&tainted);
             }
         }
+        if !changes.rotated.is_empty() {
+            let rotated = changes.rotated.iter().map(|entry| &entry.spiffe_id).collect();
+            self.jwt().drop_of(&rotated);
+            tracing::info!(
+                subsystem_name = "manager",
+                entries = changes.rotated.len(),
+                "Issuing SVIDs again on the server's order"
+            );
+        }
         let mut report = Report::default();
         if !changes.is_empty() {
             let mut cache = self.cache();

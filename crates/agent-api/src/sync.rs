@@ -173,7 +173,7 @@ impl Sync {
     async fn take(&self, message: WatchResponse) -> Result<(), ServerError> {
         let complete = !message.more;
         let call = CallCounter::start(&["manager", "sync", "fetch_entries_updates"]);
-        let (rotate, rotate_agent) = (message.rotate_entry_ids.clone(), message.rotate_agent);
+        let rotate_agent = message.rotate_agent;
         let delta = delta(message);
         let changes = self.state.view().apply(delta);
         let changes = match changes {
@@ -185,10 +185,6 @@ impl Sync {
         };
         self.own_bundle(&changes).await;
         self.state.apply(&changes);
-        if !rotate.is_empty() {
-            self.state.cache().rotate(&rotate, self.state.now());
-            self.state.work.notify_one();
-        }
         if rotate_agent {
             self.identity.rotate_now();
         }
@@ -251,6 +247,8 @@ fn delta(message: WatchResponse) -> Delta {
             .iter()
             .filter_map(|name| convert::trust_domain("removed_bundles", name).ok())
             .collect(),
+        rotated: message.rotate_entry_ids,
+        rotate_all: message.rotate_agent,
     }
 }
 

@@ -175,10 +175,13 @@ impl Cache {
         if everyone {
             affected.extend(self.groups.keys().copied());
         }
+        for entry in &changes.rotated {
+            self.rotate(&entry.id);
+        }
         for group in affected {
             self.refresh(group, now);
         }
-        for entry in &changes.entries {
+        for entry in changes.entries.iter().chain(&changes.rotated) {
             self.schedule(&entry.id, now);
         }
         self.fill(now);
@@ -332,16 +335,15 @@ impl Cache {
         }
     }
 
-    /// Has these entries' SVIDs signed again at once.
-    pub fn rotate(&mut self, ids: &[String], now: Millis) {
-        for id in ids {
-            if let Some(record) = self.records.get_mut(id.as_str())
-                && record.svid.is_some()
-            {
-                record.stale = true;
-                let id = record.entry.id.clone();
-                self.schedule(&id, now);
-            }
+    /// Has this entry's SVID signed again at once; one that is being signed now counts as old.
+    fn rotate(&mut self, id: &Arc<str>) {
+        let Some(record) = self.records.get_mut(id) else { return };
+        record.stale = record.svid.is_some();
+        record.failures = 0;
+        record.retry_at = 0;
+        record.generation += 1;
+        if std::mem::take(&mut record.in_flight) && record.svid.is_none() {
+            self.in_flight_unsigned -= 1;
         }
     }
 

@@ -114,6 +114,13 @@ impl Entry {
             && self.x509_svid_ttl == other.x509_svid_ttl
     }
 
+    /// Whether its SVIDs are to be issued again: a new revision that changes nothing else is an order to do so
+    /// (SPIRE's agents take each new revision for one), and where several were missed, one of them may have been.
+    pub fn is_rotation_of(&self, before: &Entry) -> bool {
+        let newer = self.revision_number.saturating_sub(before.revision_number);
+        newer > 1 || (newer == 1 && *self == Self { revision_number: self.revision_number, ..before.clone() })
+    }
+
     /// An entry without selectors would match everything; SPIRE never creates one, and it matches nothing here.
     pub fn matches(&self, workload: &SelectorSet) -> bool {
         !self.selectors.is_empty() && self.selectors.is_subset_of(workload)
@@ -180,6 +187,17 @@ pub(crate) mod tests {
         unique_hints(&mut entries);
         let ids: Vec<&str> = entries.iter().map(|e| &*e.id).collect();
         assert_eq!(ids, ["b", "d", "e", "f"]);
+    }
+
+    #[test]
+    fn a_revision_that_changes_nothing_is_an_order_to_rotate() {
+        let before = entry("e", "e", &["a"]);
+        let at = |revision_number, hint: &str| Entry { revision_number, hint: hint.into(), ..before.clone() };
+        assert!(at(1, "").is_rotation_of(&before));
+        assert!(!at(1, "new").is_rotation_of(&before), "an update");
+        assert!(at(2, "new").is_rotation_of(&before), "an update and something that was missed");
+        assert!(!at(0, "new").is_rotation_of(&before), "a replaced database");
+        assert!(!before.is_rotation_of(&at(3, "")), "an older one");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Key: SPIFFE ID and sorted audiences, as SPIRE's. An entry with `jwt_svid_include_jti` never comes here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -105,9 +105,18 @@ impl JwtCache {
 
     /// Drops tokens signed by these keys (tainted authorities). Returns how many.
     pub fn drop_signed_by(&mut self, key_ids: &[&str]) -> usize {
+        self.drop_where(|_, token| key_ids.contains(&token.key_id.as_str()))
+    }
+
+    /// Drops the tokens of these identities. Returns how many.
+    pub fn drop_of(&mut self, ids: &HashSet<&SpiffeId>) -> usize {
+        self.drop_where(|key, _| ids.contains(&key.spiffe_id))
+    }
+
+    fn drop_where(&mut self, gone: impl Fn(&JwtKey, &Token) -> bool) -> usize {
         let before = self.tokens.len();
-        self.tokens.retain(|_, (token, used)| {
-            let keep = !key_ids.contains(&token.key_id.as_str());
+        self.tokens.retain(|key, (token, used)| {
+            let keep = !gone(key, token);
             if !keep {
                 self.by_use.remove(used);
             }
@@ -171,5 +180,8 @@ mod tests {
         assert!(matches!(cache.find(&key(&["1"]), 0), Found::Fresh(_)));
         cache.insert(key(&["3"]), token("good"));
         assert_eq!(cache.len(), cache.by_use.len());
+        assert_eq!(cache.drop_of(&HashSet::from([&SpiffeId::parse("spiffe://example.org/b").unwrap()])), 0);
+        assert_eq!(cache.drop_of(&HashSet::from([&key(&[]).spiffe_id])), 2);
+        assert!(cache.is_empty() && cache.by_use.is_empty());
     }
 }

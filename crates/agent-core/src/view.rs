@@ -23,6 +23,10 @@ pub struct Delta {
     pub removed: Vec<String>,
     pub bundles: Vec<Bundle>,
     pub removed_bundles: Vec<TrustDomain>,
+    /// Ids of entries whose SVIDs are to be issued again.
+    pub rotated: Vec<String>,
+    /// All that the agent holds is.
+    pub rotate_all: bool,
 }
 
 /// What one message or one poll changed.
@@ -34,6 +38,8 @@ pub struct Changes {
     /// New or changed.
     pub bundles: Vec<Arc<Bundle>>,
     pub removed_bundles: Vec<TrustDomain>,
+    /// Entries whose SVIDs are to be issued again at once, whatever else changed.
+    pub rotated: Vec<Arc<Entry>>,
 }
 
 impl Changes {
@@ -42,6 +48,7 @@ impl Changes {
             && self.removed.is_empty()
             && self.bundles.is_empty()
             && self.removed_bundles.is_empty()
+            && self.rotated.is_empty()
     }
 }
 
@@ -127,17 +134,28 @@ impl View {
         let mut removed = Vec::new();
         let mut bundles = Vec::new();
         let mut removed_bundles = Vec::new();
+        let (mut rotated, mut rotate_all) = (Vec::new(), false);
         for part in parts {
+            rotated.extend(part.rotated);
+            rotate_all |= part.rotate_all;
             entries.extend(part.entries);
             removed.extend(part.removed);
             bundles.extend(part.bundles);
             removed_bundles.extend(part.removed_bundles);
         }
-        let changes = if snapshot {
+        let mut changes = if snapshot {
             self.replace(entries, bundles)
         } else {
             self.change(entries, removed, bundles, removed_bundles)
         };
+        if rotate_all {
+            changes.rotated = self.entries.values().cloned().collect();
+        } else {
+            let named = rotated.iter().filter_map(|id| self.entries.get(&**id));
+            let new = named.filter(|entry| !changes.rotated.iter().any(|known| known.id == entry.id));
+            let new: Vec<Arc<Entry>> = new.cloned().collect();
+            changes.rotated.extend(new);
+        }
         self.revision = revision;
         self.log_id = log_id;
         Ok(changes)
@@ -171,7 +189,10 @@ impl View {
                 continue;
             }
             let entry = Arc::new(entry);
-            self.entries.insert(entry.id.clone(), entry.clone());
+            let before = self.entries.insert(entry.id.clone(), entry.clone());
+            if before.is_some_and(|before| entry.is_rotation_of(&before)) {
+                changes.rotated.push(entry.clone());
+            }
             // A message may remove and set the same entry: what it holds now counts.
             changes.removed.retain(|id| *id != entry.id);
             changes.entries.push(entry);

@@ -1,7 +1,9 @@
 //! Attested nodes: `attested_node_entries`, `node_resolver_map_entries`.
 
 use steeple_datastore::model::{Agent, Selector};
-use steeple_datastore::{AgentFilter, AgentUpdate, Change, Error, Page, PageRequest, Result, validate};
+use steeple_datastore::{
+    AgentFilter, AgentUpdate, Change, Error, Page, PageRequest, Result, RotatedAgent, validate,
+};
 use steeple_proto::spire::common;
 use steeple_spiffe::{IdError, SpiffeId};
 
@@ -209,6 +211,15 @@ pub(crate) fn promote_serial(
     write_columns(tx.conn, row, &agent, &time::to_text(now))?;
     tx.agent_changed(id, Change::AgentSet(Box::new(agent.clone())))?;
     Ok(Some(agent))
+}
+
+/// Tells the agent to renew all it holds; the log alone carries that.
+pub(crate) fn rotate(tx: &mut Tx<'_>, id: &SpiffeId, now: i64) -> Result<Option<Agent>> {
+    let agent = fetch(tx.conn, id)?;
+    if agent.as_ref().is_some_and(|agent| !agent.is_banned()) {
+        tx.changed(Change::AgentRotated(RotatedAgent { id: id.clone(), ordered_at: now }));
+    }
+    Ok(agent)
 }
 
 fn write_columns(conn: &Conn, row: i64, agent: &Agent, stamp: &str) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use prost::Message;
 use steeple_datastore::model::Agent;
-use steeple_datastore::{Change, ChangedBundle, Error, Logged, Result, Revision};
+use steeple_datastore::{Change, ChangedBundle, Error, Logged, Result, Revision, RotatedAgent};
 use steeple_proto::spire::common;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 
@@ -107,6 +107,20 @@ pub(crate) fn since(conn: &Conn, after: Revision, limit: usize) -> Result<Vec<Lo
     )
 }
 
+/// The orders to agents that the log still holds, oldest first.
+pub(crate) fn rotated_agents(conn: &Conn) -> Result<Vec<RotatedAgent>> {
+    let changes = conn.rows(
+        "SELECT revision, kind, name, data FROM steeple_changes WHERE kind = ? ORDER BY revision",
+        &args![AGENT_ROTATED],
+        decode,
+    )?;
+    let orders = changes.into_iter().filter_map(|change| match change {
+        Change::AgentRotated(order) => Some(order),
+        _ => None,
+    });
+    Ok(orders.collect())
+}
+
 /// Keeps the newest rows; also drops SPIRE's event rows that are 12 hours older than the newest, as SPIRE does.
 pub(crate) fn trim(conn: &Conn, keep: u64) -> Result<u64> {
     let oldest = head(conn)?.0.saturating_sub(keep);
@@ -147,17 +161,25 @@ const AGENT_SET: i64 = 3;
 const AGENT_GONE: i64 = 4;
 const BUNDLE_SET: i64 = 5;
 const BUNDLE_GONE: i64 = 6;
+const ENTRY_ROTATED: i64 = 7;
+const AGENT_ROTATED: i64 = 8;
 
 /// Values are SPIRE's messages: a later version can read them.
 fn encode(change: &Change) -> (i64, &str, Option<Vec<u8>>) {
     match change {
         Change::Other => (OTHER, "", None),
         Change::EntrySet(entry) => (ENTRY_SET, &entry.id, Some(entries::to_message(entry).encode_to_vec())),
+        Change::EntryRotated(entry) => {
+            (ENTRY_ROTATED, &entry.id, Some(entries::to_message(entry).encode_to_vec()))
+        }
         Change::EntryGone { id } => (ENTRY_GONE, id, None),
         Change::AgentSet(agent) => {
             (AGENT_SET, agent.id.as_str(), Some(agents::to_message(agent).encode_to_vec()))
         }
         Change::AgentGone { id } => (AGENT_GONE, id.as_str(), None),
+        Change::AgentRotated(order) => {
+            (AGENT_ROTATED, order.id.as_str(), Some(order.ordered_at.to_be_bytes().to_vec()))
+        }
         Change::BundleSet(changed) => {
             let message = common::Bundle { sequence_number: changed.sequence_number, ..Default::default() };
             (BUNDLE_SET, changed.trust_domain.as_id_str(), Some(message.encode_to_vec()))
@@ -173,9 +195,10 @@ fn decode(row: &Row<'_>) -> Result<Change> {
     let trust_domain = || TrustDomain::new(name).map_err(|reason| wrong(&reason));
     Ok(match row.int(1)? {
         OTHER => Change::Other,
-        ENTRY_SET => {
+        kind @ (ENTRY_SET | ENTRY_ROTATED) => {
             let message = common::RegistrationEntry::decode(data).map_err(|reason| wrong(&reason))?;
-            Change::EntrySet(Box::new(entries::from_message(message).map_err(|reason| wrong(&reason))?))
+            let entry = Box::new(entries::from_message(message).map_err(|reason| wrong(&reason))?);
+            if kind == ENTRY_SET { Change::EntrySet(entry) } else { Change::EntryRotated(entry) }
         }
         ENTRY_GONE => Change::EntryGone { id: name.to_owned() },
         AGENT_SET => {
@@ -189,6 +212,10 @@ fn decode(row: &Row<'_>) -> Result<Change> {
             sequence_number: common::Bundle::decode(data).map_err(|reason| wrong(&reason))?.sequence_number,
         }),
         BUNDLE_GONE => Change::BundleGone { trust_domain: trust_domain()? },
+        AGENT_ROTATED => Change::AgentRotated(RotatedAgent {
+            id: SpiffeId::parse(name).map_err(|reason| wrong(&reason))?,
+            ordered_at: i64::from_be_bytes(data.try_into().map_err(|reason| wrong(&reason))?),
+        }),
         other => return Err(wrong(&format!("unknown kind {other}"))),
     })
 }

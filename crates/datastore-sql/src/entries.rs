@@ -16,7 +16,7 @@ use crate::rows::{Cursor, lookups};
 use crate::time;
 use filter::Condition;
 
-pub(crate) use write::{create, delete, delete_row, dissociate, prune_batch, update};
+pub(crate) use write::{create, delete, delete_row, dissociate, prune_batch, rotate, update};
 
 /// An entry and the id of its row.
 pub(crate) struct Stored {

@@ -134,6 +134,8 @@ pub const METHODS: &[Method] = &[
     health!("Check", LOCAL, Unlimited),
     health!("List", LOCAL, Unlimited),
     health!("Watch", LOCAL, Unlimited),
+    rpc!("steeple.server.v1.Rotation", "steeple.server.v1.Rotation", "RotateEntries", LOCAL_ADMIN, Unlimited),
+    rpc!("steeple.server.v1.Rotation", "steeple.server.v1.Rotation", "RotateAgents", LOCAL_ADMIN, Unlimited),
     // Ours: the same callers as SyncAuthorizedEntries.
     rpc!("steeple.agent.v1.Sync", "steeple.agent.v1.Sync", "Watch", AGENT, Unlimited),
 ];

@@ -7,6 +7,7 @@
 //! | [`agent`], [`bundle`], [`entry`], [`svid`] | SPIRE's services on both endpoints |
 //! | [`debug`], [`logger`], [`health`] | and those on the Unix socket only |
 //! | [`push`] | our own stream to agents |
+//! | [`rotation`] | SVIDs issued again on demand |
 //! | [`convert`], [`error`] | wire types and statuses |
 //!
 //! [`routes`] puts them together for an endpoint. TrustDomain and LocalAuthority are not served yet: their methods
@@ -28,6 +29,7 @@ pub mod limits;
 pub mod logger;
 pub mod open_calls;
 pub mod push;
+pub mod rotation;
 mod routes;
 pub mod rpc;
 mod state;

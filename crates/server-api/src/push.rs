@@ -130,12 +130,14 @@ impl pb::sync_server::Sync for PushService {
         self.catch_up(request.get_ref()).await.map_err(|e| rpc.refuse(e))?;
         let subscription = self.state.view.subscribe(&agent);
         let (lifetime, at_its_end) = self.lifetime(&rpc);
+        let issued_at = rpc.caller().svid().and_then(|svid| svid.leaf()).map_or(0, Certificate::not_before)
+            + steeple_server_core::ca::BACKDATE;
         let (answers, stream) = mpsc::channel(1);
         let state = self.state.clone();
         let stopping = state.tasks.shutdown().requested();
         self.state.tasks.spawn("push", OnEnd::Log, async move {
             let end = tokio::select! {
-                end = pump(&state, &agent, subscription, &answers) => end,
+                end = pump(&state, &agent, issued_at, subscription, &answers) => end,
                 () = answers.closed() => None,
                 () = tokio::time::sleep(lifetime) => Some(at_its_end),
                 () = stopping => Some(PushError::Stopping),
@@ -149,10 +151,11 @@ impl pb::sync_server::Sync for PushService {
     }
 }
 
-/// Sends changes until the agent is denied (`Some`) or has gone (`None`).
+/// `issued_at`: when the agent got the SVID it came with. Sends changes until the agent is denied (`Some`) or has gone (`None`).
 async fn pump(
     state: &ServerState,
     agent: &SpiffeId,
+    issued_at: i64,
     mut subscription: Subscription,
     answers: &mpsc::Sender<Answer>,
 ) -> Option<PushError> {
@@ -161,12 +164,16 @@ async fn pump(
         return Some(PushError::Evicted(agent.clone()));
     }
     loop {
-        let delta = subscription.next().await;
+        let mut delta = subscription.next().await;
         if delta.denied {
             return Some(match state.view.agent(agent) {
                 Some(known) if known.is_banned() => PushError::Banned(agent.clone()),
                 _ => PushError::Evicted(agent.clone()),
             });
+        }
+        if delta.snapshot {
+            // It may have been away when the order came.
+            delta.rotate_agent |= state.view.rotation_order(agent).is_some_and(|at| at > issued_at);
         }
         for message in messages(delta) {
             if answers.send(Ok(message)).await.is_err() {
@@ -188,6 +195,8 @@ fn messages(delta: Delta) -> impl Iterator<Item = pb::WatchResponse> {
         bundles: delta.bundles.iter().map(|bundle| bundle_to_proto(bundle)).collect(),
         removed_bundles: delta.removed_bundles.iter().map(|td| td.name().to_owned()).collect(),
         removed_entry_ids: delta.removed,
+        rotate_entry_ids: delta.rotated,
+        rotate_agent: delta.rotate_agent,
         ..blank.clone()
     };
     let mut entries = delta.entries.into_iter().peekable();

@@ -9,6 +9,7 @@ use steeple_proto::spire::api::server::{
     logger::v1::logger_server::LoggerServer, svid::v1::svid_server::SvidServer,
 };
 use steeple_proto::steeple::agent::v1::sync_server::SyncServer;
+use steeple_proto::steeple::server::v1::rotation_server::RotationServer;
 use steeple_runtime::grpc::MAX_MESSAGE;
 use tonic::Status;
 use tonic::body::Body;
@@ -22,6 +23,7 @@ use crate::entry::EntryService;
 use crate::health::HealthService;
 use crate::logger::LoggerService;
 use crate::push::PushService;
+use crate::rotation::RotationService;
 use crate::state::ServerState;
 use crate::svid::SvidService;
 
@@ -60,6 +62,9 @@ fn shared(state: &Arc<ServerState>) -> Routes {
             EntryServer::new(EntryService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
         )
         .add_service(SvidServer::new(SvidService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(
+            RotationServer::new(RotationService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
+        )
 }
 
 /// grpc-go's answer for a service that is not on this endpoint.

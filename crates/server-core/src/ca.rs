@@ -18,7 +18,9 @@ use steeple_spiffe::x509::{DistinguishedName, X509Error};
 use steeple_spiffe::{KeyError, KeyType, TrustDomain};
 
 pub use manager::CaManager;
-pub use sign::{AgentX509Params, DownstreamCaParams, JwtParams, SignedJwt, SignedX509, WorkloadX509Params};
+pub use sign::{
+    AgentX509Params, BACKDATE, DownstreamCaParams, JwtParams, SignedJwt, SignedX509, WorkloadX509Params,
+};
 
 /// What the operator decided about authorities and SVIDs (spire.md §1.2). Times are seconds.
 #[derive(Clone, Debug)]

@@ -44,6 +44,8 @@ pub struct View {
 struct Inner {
     index: EntryIndex,
     bundles: Bundles,
+    /// When agents were last told to renew all they hold, Unix seconds.
+    orders: HashMap<SpiffeId, i64>,
     position: Position,
     listeners: subscription::Listeners,
 }
@@ -68,6 +70,7 @@ impl View {
                 .map(|bundle| (bundle.trust_domain.clone(), Arc::new(bundle)))
                 .collect(),
         );
+        let orders = snapshot.rotated_agents.into_iter().map(|order| (order.id, order.ordered_at)).collect();
         let position = Position { revision: snapshot.revision, log_id: snapshot.log_id.into() };
         let view = Arc::new(Self {
             trust_domain,
@@ -76,6 +79,7 @@ impl View {
             inner: RwLock::new(Inner {
                 index,
                 bundles,
+                orders,
                 position,
                 listeners: subscription::Listeners::default(),
             }),
@@ -123,6 +127,11 @@ impl View {
     /// One of the above.
     pub fn authorized_entry(&self, agent: &SpiffeId, entry_id: &str) -> Option<Arc<Entry>> {
         self.read().index.authorized_entry(agent, entry_id)
+    }
+
+    /// When the agent was last told to renew all it holds, Unix seconds.
+    pub fn rotation_order(&self, agent: &SpiffeId) -> Option<i64> {
+        self.read().orders.get(agent).copied()
     }
 
     /// For the checks of admin and downstream callers.

@@ -316,7 +316,10 @@ proptest! {
                 Step::Issue => if let Some(job) = jobs.pop() { { cache.issued(&job, svid(now), now); } },
                 Step::Fail => if let Some(job) = jobs.pop() { cache.failed(&job, "no", now) },
                 Step::Wait(span) => now += Millis::from(span),
-                Step::Rotate(id) => cache.rotate(&[id.to_string()], now),
+                Step::Rotate(id) => {
+                    let entry = Arc::new(entry(&id.to_string(), "x", &["a"]));
+                    cache.apply(&Changes { rotated: vec![entry], ..Changes::default() }, now);
+                }
             }
             check(&cache, &model, &subscriptions);
         }

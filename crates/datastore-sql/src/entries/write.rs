@@ -153,6 +153,20 @@ pub(crate) fn update(tx: &mut Tx<'_>, new: Entry, mask: EntryMask, now: i64) -> 
     Ok(Some(merge::as_answered(entry)))
 }
 
+/// Raises the revision number, so that agents replace the entry's SVIDs. Whether there is such an entry.
+pub(crate) fn rotate(tx: &mut Tx<'_>, id: &str, now: i64) -> Result<bool> {
+    let Some(Stored { row, mut entry }) = fetch_stored(tx.conn, id)? else {
+        return Ok(false);
+    };
+    entry.revision_number += 1;
+    tx.conn.exec(
+        "UPDATE registered_entries SET updated_at = ?, revision_number = ? WHERE id = ?",
+        &args![&time::to_text(now), entry.revision_number, row],
+    )?;
+    tx.entry_changed(id, Change::EntryRotated(Box::new(entry)))?;
+    Ok(true)
+}
+
 pub(crate) fn delete(tx: &mut Tx<'_>, id: &str) -> Result<Option<Entry>> {
     let Some(Stored { row, entry }) = fetch_stored(tx.conn, id)? else {
         return Ok(None);

@@ -18,7 +18,7 @@ use super::{CaConfig, CaError};
 use crate::admission::{Admission, Priority};
 
 /// How much older than now a certificate says it is, for verifiers whose clocks are behind.
-pub(super) const BACKDATE: i64 = 10;
+pub const BACKDATE: i64 = 10;
 
 /// A workload's X.509-SVID.
 #[derive(Clone, Debug)]

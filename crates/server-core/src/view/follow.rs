@@ -144,6 +144,11 @@ impl View {
             .extend(snapshot.bundles.into_iter().map(|bundle| (bundle.trust_domain.clone(), Some(bundle))));
 
         inner.set_bundles(&self.trust_domain, bundles);
+        for order in snapshot.rotated_agents {
+            if inner.orders.get(&order.id).is_none_or(|known| *known < order.ordered_at) {
+                inner.apply(Change::AgentRotated(order));
+            }
+        }
         for id in gone {
             inner.apply(Change::EntryGone { id });
         }
@@ -184,12 +189,26 @@ impl Inner {
     fn apply(&mut self, change: Change) {
         let deltas = match change {
             Change::EntrySet(entry) => self.index.set_entry(*entry),
+            Change::EntryRotated(entry) => {
+                let id = entry.id.clone();
+                let deltas = self.index.set_entry(*entry);
+                for (agent, _) in &deltas {
+                    self.listeners.entry_rotated(agent, &id);
+                }
+                deltas
+            }
             Change::EntryGone { id } => self.index.remove_entry(&id),
             Change::AgentSet(agent) => {
                 self.listeners.denied(&agent.id, agent.is_banned());
                 self.index.set_agent(*agent)
             }
+            Change::AgentRotated(order) => {
+                self.listeners.agent_rotated(&order.id);
+                self.orders.insert(order.id, order.ordered_at);
+                Deltas::new()
+            }
             Change::AgentGone { id } => {
+                self.orders.remove(&id);
                 self.listeners.denied(&id, true);
                 self.index.remove_agent(&id)
             }

@@ -31,6 +31,10 @@ pub struct Delta {
     pub bundles: Vec<Arc<Bundle>>,
     /// Trust domains whose bundle is gone, or that no entry of the agent federates with any more.
     pub removed_bundles: Vec<TrustDomain>,
+    /// Ids of entries whose SVIDs are to be issued again at once.
+    pub rotated: Vec<String>,
+    /// The agent is to renew all it holds at once.
+    pub rotate_agent: bool,
     /// The agent was evicted or banned: the stream has to end.
     pub denied: bool,
 }
@@ -122,6 +126,8 @@ struct Pending {
     /// `None` = may have it no more.
     entries: HashMap<String, Option<Arc<Entry>>>,
     bundles: HashMap<TrustDomain, Option<Arc<Bundle>>>,
+    rotated: HashSet<String>,
+    rotate_agent: bool,
     denied: bool,
     denial_is_new: bool,
     /// Entries that federate, with whom.
@@ -132,13 +138,25 @@ struct Pending {
 
 impl Pending {
     fn is_dirty(&self) -> bool {
-        self.snapshot || self.denial_is_new || !self.entries.is_empty() || !self.bundles.is_empty()
+        self.snapshot
+            || self.denial_is_new
+            || self.rotate_agent
+            || !(self.entries.is_empty() && self.bundles.is_empty() && self.rotated.is_empty())
     }
 
     fn start_over(&mut self) {
         self.snapshot = true;
         self.entries = HashMap::new();
         self.bundles = HashMap::new();
+    }
+
+    fn entry_rotated(&mut self, id: &str) {
+        if self.rotated.len() < MANY {
+            self.rotated.insert(id.to_owned());
+        } else {
+            // All of them, then.
+            self.rotate_agent = true;
+        }
     }
 
     fn apply(&mut self, delta: &AgentDelta, bundles: &Bundles) {
@@ -196,9 +214,19 @@ impl Pending {
         }
     }
 
-    fn changes(&mut self) -> Delta {
-        let mut delta = Delta { denied: self.denied, ..Delta::default() };
+    /// What is to be done whatever the view looks like.
+    fn orders(&mut self) -> Delta {
         self.denial_is_new = false;
+        Delta {
+            denied: self.denied,
+            rotated: std::mem::take(&mut self.rotated).into_iter().collect(),
+            rotate_agent: std::mem::take(&mut self.rotate_agent),
+            ..Delta::default()
+        }
+    }
+
+    fn changes(&mut self) -> Delta {
+        let mut delta = self.orders();
         for (id, entry) in std::mem::take(&mut self.entries) {
             match entry {
                 Some(entry) => delta.entries.push(entry),
@@ -216,7 +244,6 @@ impl Pending {
 
     fn complete(&mut self, entries: Vec<Arc<Entry>>, bundles: &Bundles, own: &TrustDomain) -> Delta {
         self.snapshot = false;
-        self.denial_is_new = false;
         self.federating.clear();
         self.federated.clear();
         let mut wanted = HashSet::from([own]);
@@ -229,7 +256,7 @@ impl Pending {
         }
         let bundles =
             wanted.into_iter().filter_map(|trust_domain| bundles.get(trust_domain).cloned()).collect();
-        Delta { snapshot: true, entries, bundles, denied: self.denied, ..Delta::default() }
+        Delta { snapshot: true, entries, bundles, ..self.orders() }
     }
 }
 
@@ -264,6 +291,18 @@ impl Listeners {
     pub fn changed(&self, agent: &SpiffeId, delta: &AgentDelta, bundles: &Bundles) {
         for listener in self.of(agent) {
             listener.change(|pending| pending.apply(delta, bundles));
+        }
+    }
+
+    pub fn entry_rotated(&self, agent: &SpiffeId, id: &str) {
+        for listener in self.of(agent) {
+            listener.change(|pending| pending.entry_rotated(id));
+        }
+    }
+
+    pub fn agent_rotated(&self, agent: &SpiffeId) {
+        for listener in self.of(agent) {
+            listener.change(|pending| pending.rotate_agent = true);
         }
     }
 

@@ -3,7 +3,7 @@ mod concurrent;
 use std::time::Duration;
 
 use steeple_datastore::model::Selector;
-use steeple_datastore::{Change, Revision};
+use steeple_datastore::{Change, Revision, RotatedAgent};
 use tokio::time::timeout;
 
 use super::*;
@@ -292,4 +292,29 @@ async fn after_the_last_subscription_nothing_is_tracked() {
     drop(two);
     let mut three = followed.view.subscribe(&id(AGENT));
     assert_eq!(next(&mut three).await.entries.len(), 2);
+}
+
+#[tokio::test]
+async fn rotations_are_told_to_whom_they_concern() {
+    let followed = followed().await;
+    followed.commit(Change::AgentSet(Box::new(agent("/agent", "1"))));
+    followed.commit(set(entry("e", "/agent")));
+    followed.settled().await;
+    let mut mine = followed.view.subscribe(&id("/agent"));
+    let mut theirs = followed.view.subscribe(&id("/other"));
+    assert!(next(&mut mine).await.rotated.is_empty());
+    next(&mut theirs).await;
+
+    let rotated = Entry { revision_number: 1, ..entry("e", "/agent") };
+    followed.commit(Change::EntryRotated(Box::new(rotated)));
+    let delta = next(&mut mine).await;
+    assert_eq!((delta.rotated, delta.rotate_agent), (vec!["e".to_owned()], false));
+    assert_eq!(delta.entries[0].revision_number, 1);
+    let order = RotatedAgent { id: id("/agent"), ordered_at: 77 };
+    followed.commit(Change::AgentRotated(order));
+    let delta = next(&mut mine).await;
+    assert!(delta.rotate_agent && delta.rotated.is_empty() && delta.entries.is_empty());
+    assert_eq!(followed.view.rotation_order(&id("/agent")), Some(77));
+    assert!(theirs.take().is_none());
+    assert!(mine.take().is_none(), "an order is told once");
 }
