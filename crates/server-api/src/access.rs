@@ -131,6 +131,15 @@ pub const METHODS: &[Method] = &[
     logger!("SetLogLevel", LOCAL, Unlimited),
     logger!("ResetLogLevel", LOCAL, Unlimited),
     rpc!("spire.api.server.debug.v1.Debug", "debug.v1.Debug", "GetInfo", LOCAL, Unlimited),
+    // Ours, for people with grpcurl.
+    rpc!("grpc.reflection.v1.ServerReflection", "ServerReflection", "ServerReflectionInfo", LOCAL, Unlimited),
+    rpc!(
+        "grpc.reflection.v1alpha.ServerReflection",
+        "ServerReflection",
+        "ServerReflectionInfo",
+        LOCAL,
+        Unlimited
+    ),
     health!("Check", LOCAL, Unlimited),
     health!("List", LOCAL, Unlimited),
     health!("Watch", LOCAL, Unlimited),

@@ -5,7 +5,7 @@
 //! | [`access`] | every RPC: who may call it, its limit, its names |
 //! | [`layer`], [`authorize`], [`caller`], [`limits`], [`open_calls`], [`rpc`] | what happens around each call |
 //! | [`agent`], [`bundle`], [`entry`], [`svid`] | SPIRE's services on both endpoints |
-//! | [`debug`], [`logger`], [`health`] | and those on the Unix socket only |
+//! | [`debug`], [`logger`], [`health`], [`reflection`] | and those on the Unix socket only |
 //! | [`push`] | our own stream to agents |
 //! | [`rotation`] | SVIDs issued again on demand |
 //! | [`convert`], [`error`] | wire types and statuses |
@@ -29,6 +29,7 @@ pub mod limits;
 pub mod logger;
 pub mod open_calls;
 pub mod push;
+pub mod reflection;
 pub mod rotation;
 mod routes;
 pub mod rpc;

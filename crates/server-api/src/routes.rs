@@ -23,6 +23,7 @@ use crate::entry::EntryService;
 use crate::health::HealthService;
 use crate::logger::LoggerService;
 use crate::push::PushService;
+use crate::reflection::reflection;
 use crate::rotation::RotationService;
 use crate::state::ServerState;
 use crate::svid::SvidService;
@@ -36,7 +37,7 @@ pub fn tcp_routes(state: &Arc<ServerState>) -> Routes {
 
 /// For the Unix socket.
 pub fn local_routes(state: &Arc<ServerState>) -> Routes {
-    shared(state)
+    let routes = shared(state)
         .add_service(
             LoggerServer::new(LoggerService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
         )
@@ -45,8 +46,14 @@ pub fn local_routes(state: &Arc<ServerState>) -> Routes {
         )
         .add_service(
             HealthServer::new(HealthService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
-        )
-        .prepare()
+        );
+    match reflection() {
+        Ok((v1, v1alpha)) => routes.add_service(v1).add_service(v1alpha).prepare(),
+        Err(error) => {
+            tracing::error!(subsystem_name = "endpoints", %error, "Server reflection is not available");
+            routes.prepare()
+        }
+    }
 }
 
 /// On both. Answers may be larger than requests: SPIRE's commands and agents take what they get.

@@ -102,6 +102,22 @@ fn the_waiting_go_before_the_expiring_and_prefetch_comes_last() {
 }
 
 #[test]
+fn a_rotation_has_it_signed_again_and_what_is_under_way_counts_as_old() {
+    let mut cache = cache(10);
+    let one = entry("e", "e", &["a"]);
+    cache.apply(&set(vec![one.clone()]), 0);
+    assert_eq!(sign_all(&mut cache, 0), ["e"]);
+    let order = Changes { rotated: vec![Arc::new(one)], ..Changes::default() };
+    cache.apply(&order, 1);
+    let jobs = take(&mut cache, 1);
+    assert_eq!(jobs.len(), 1);
+    cache.apply(&order, 2);
+    assert!(!cache.issued(&jobs[0], svid(2), 2), "asked for before the second order");
+    assert_eq!(sign_all(&mut cache, 2), ["e"]);
+    assert!(take(&mut cache, 3).is_empty());
+}
+
+#[test]
 fn rotates_once_due_and_serves_the_old_one_until_then() {
     let mut cache = cache(10);
     cache.apply(&set(vec![entry("1", "one", &["a"])]), 0);

@@ -36,6 +36,24 @@ fn a_snapshot_in_parts_comes_into_force_at_once_and_drops_what_it_does_not_name(
 }
 
 #[test]
+fn orders_to_rotate_come_into_force_with_the_view_they_came_with() {
+    let mut view = View::default();
+    view.apply(delta(5, true, &["a", "b"], &[])).unwrap();
+    let rotated = |changes: &Changes| {
+        let mut ids: Vec<String> = changes.rotated.iter().map(|entry| entry.id.to_string()).collect();
+        ids.sort();
+        ids
+    };
+    let more = Delta { more: true, rotated: vec!["a".into(), "none".into()], ..delta(6, false, &[], &[]) };
+    assert!(view.apply(more).unwrap().is_empty());
+    let newer = Entry { revision_number: 1, ..entry("a", "a", &["a"]) };
+    let last = Delta { entries: vec![newer], ..delta(6, false, &[], &[]) };
+    assert_eq!(rotated(&view.apply(last).unwrap()), ["a"], "named and noticed: once");
+    let all = Delta { rotate_all: true, ..delta(7, false, &[], &[]) };
+    assert_eq!(rotated(&view.apply(all).unwrap()), ["a", "b"]);
+}
+
+#[test]
 fn a_lost_connection_drops_what_was_staged() {
     let mut view = View::default();
     view.apply(Delta { more: true, ..delta(9, true, &["gone"], &[]) }).unwrap();

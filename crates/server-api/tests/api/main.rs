@@ -18,5 +18,6 @@ mod limits;
 mod matrix;
 mod others;
 mod push;
+mod rotation;
 mod svids;
 mod sync;
