@@ -163,6 +163,7 @@ const BUNDLE_SET: i64 = 5;
 const BUNDLE_GONE: i64 = 6;
 const ENTRY_ROTATED: i64 = 7;
 const AGENT_ROTATED: i64 = 8;
+const FEDERATION: i64 = 9;
 
 /// Values are SPIRE's messages: a later version can read them.
 fn encode(change: &Change) -> (i64, &str, Option<Vec<u8>>) {
@@ -185,6 +186,7 @@ fn encode(change: &Change) -> (i64, &str, Option<Vec<u8>>) {
             (BUNDLE_SET, changed.trust_domain.as_id_str(), Some(message.encode_to_vec()))
         }
         Change::BundleGone { trust_domain } => (BUNDLE_GONE, trust_domain.as_id_str(), None),
+        Change::Federation { trust_domain } => (FEDERATION, trust_domain.as_id_str(), None),
     }
 }
 
@@ -212,6 +214,7 @@ fn decode(row: &Row<'_>) -> Result<Change> {
             sequence_number: common::Bundle::decode(data).map_err(|reason| wrong(&reason))?.sequence_number,
         }),
         BUNDLE_GONE => Change::BundleGone { trust_domain: trust_domain()? },
+        FEDERATION => Change::Federation { trust_domain: trust_domain()? },
         AGENT_ROTATED => Change::AgentRotated(RotatedAgent {
             id: SpiffeId::parse(name).map_err(|reason| wrong(&reason))?,
             ordered_at: i64::from_be_bytes(data.try_into().map_err(|reason| wrong(&reason))?),

@@ -45,6 +45,7 @@ mod config;
 mod conn;
 mod entries;
 mod error;
+mod federation;
 mod foreign;
 mod journals;
 mod readers;

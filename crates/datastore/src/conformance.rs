@@ -18,6 +18,7 @@ pub mod agents;
 pub mod bundles;
 pub mod concurrent;
 pub mod entries;
+pub mod federation;
 pub mod fixtures;
 pub mod log;
 pub mod random;
@@ -62,6 +63,8 @@ macro_rules! conformance {
                 single_use, refusals, pruned, journals;
             bundles:
                 created_updated_set, appended, pruned, delete_modes, tainted_and_revoked, pages;
+            federation:
+                relationships_come_and_go, bundles_of_relationships, refreshed_bundles, pages;
             log:
                 every_write_is_logged, rotations, failures_are_not_logged, trimmed, bounds, head_is_watched;
             concurrent:

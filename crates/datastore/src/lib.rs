@@ -10,6 +10,7 @@
 pub mod authority;
 pub mod conformance;
 mod error;
+mod federation;
 mod log;
 pub mod memory;
 pub mod merge;
@@ -19,6 +20,7 @@ pub mod validate;
 
 pub use authority::{AuthorityAction, AuthorityChange, AuthorityKind};
 pub use error::{Error, Result};
+pub use federation::{EndpointProfile, FederationMask, FederationRelationship, RefreshedBundle};
 pub use log::{Change, ChangedBundle, Logged, Revision, RotatedAgent, Snapshot};
 pub use port::{
     AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryMask,

@@ -28,7 +28,9 @@ pub enum Change {
     BundleSet(ChangedBundle),
     /// A federated bundle was deleted.
     BundleGone { trust_domain: TrustDomain },
-    /// Something that no index follows (join tokens, journals, federation relationships).
+    /// A federation relationship was created, changed or deleted. Few: readers fetch them all.
+    Federation { trust_domain: TrustDomain },
+    /// Something that no index follows (join tokens, journals).
     Other,
 }
 

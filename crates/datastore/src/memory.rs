@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::authority::AuthorityChange;
 use crate::error::Result;
+use crate::federation::{FederationMask, FederationRelationship, RefreshedBundle};
 use crate::log::{Logged, Revision, Snapshot};
 use crate::model::{Agent, CaJournal, Entry, JoinToken};
 use crate::port::{
@@ -205,6 +206,46 @@ impl Datastore for MemoryStore {
         _now: i64,
     ) -> Result<Option<Bundle>> {
         self.write(|state| state.change_authority(trust_domain, &change))
+    }
+
+    async fn create_federation_relationship(
+        &self,
+        relationship: FederationRelationship,
+        _now: i64,
+    ) -> Result<FederationRelationship> {
+        self.write(|state| state.create_federation_relationship(relationship))
+    }
+
+    async fn fetch_federation_relationship(
+        &self,
+        trust_domain: &TrustDomain,
+    ) -> Result<Option<FederationRelationship>> {
+        Ok(self.read().fetch_federation_relationship(trust_domain))
+    }
+
+    async fn list_federation_relationships(
+        &self,
+        page: &PageRequest,
+        with_bundles: bool,
+    ) -> Result<Page<FederationRelationship>> {
+        self.read().list_federation_relationships(page, with_bundles)
+    }
+
+    async fn update_federation_relationship(
+        &self,
+        relationship: FederationRelationship,
+        mask: FederationMask,
+        _now: i64,
+    ) -> Result<Option<FederationRelationship>> {
+        self.write(|state| state.update_federation_relationship(relationship, mask))
+    }
+
+    async fn delete_federation_relationship(&self, trust_domain: &TrustDomain) -> Result<bool> {
+        Ok(self.write(|state| state.delete_federation_relationship(trust_domain)))
+    }
+
+    async fn refresh_bundle(&self, fetched: Bundle, _now: i64) -> Result<RefreshedBundle> {
+        self.write(|state| state.refresh_bundle(fetched))
     }
 
     async fn list_ca_journals(&self) -> Result<Vec<CaJournal>> {

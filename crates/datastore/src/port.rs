@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::authority::AuthorityChange;
 use crate::error::{Error, Result};
+use crate::federation::{FederationMask, FederationRelationship, RefreshedBundle};
 use crate::log::{Logged, Revision, Snapshot};
 use crate::model::{Agent, CaJournal, Entry, JoinToken, Selector};
 
@@ -307,6 +308,37 @@ pub trait Datastore: Send + Sync + 'static {
         change: AuthorityChange,
         now: i64,
     ) -> Result<Option<Bundle>>;
+
+    // Federation relationships.
+
+    /// `Error::AlreadyExists` if there is one with the trust domain. Its bundle, if given, is stored as
+    /// [`Datastore::set_bundle`] does. Answers what was given.
+    async fn create_federation_relationship(
+        &self,
+        relationship: FederationRelationship,
+        now: i64,
+    ) -> Result<FederationRelationship>;
+    /// With the stored bundle.
+    async fn fetch_federation_relationship(
+        &self,
+        trust_domain: &TrustDomain,
+    ) -> Result<Option<FederationRelationship>>;
+    async fn list_federation_relationships(
+        &self,
+        page: &PageRequest,
+        with_bundles: bool,
+    ) -> Result<Page<FederationRelationship>>;
+    /// `None` = no such relationship. Answers with the stored bundle.
+    async fn update_federation_relationship(
+        &self,
+        relationship: FederationRelationship,
+        mask: FederationMask,
+        now: i64,
+    ) -> Result<Option<FederationRelationship>>;
+    /// Whether there was one. Its bundle stays (SPIRE).
+    async fn delete_federation_relationship(&self, trust_domain: &TrustDomain) -> Result<bool>;
+    /// Stores what the trust domain's endpoint served, unless what is stored is newer.
+    async fn refresh_bundle(&self, fetched: Bundle, now: i64) -> Result<RefreshedBundle>;
 
     // CA journals.
 

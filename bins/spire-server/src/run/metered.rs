@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use steeple_datastore::model::{Agent, CaJournal, Entry, JoinToken};
 use steeple_datastore::{
-    AgentFilter, AgentUpdate, AuthorityAction, AuthorityChange, AuthorityKind, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryMask,
-    Logged, Page, PageRequest, PrunedBundle, Result, Revision, Snapshot,
+    AgentFilter, AgentUpdate, AuthorityAction, AuthorityChange, AuthorityKind, BundleDeleteMode, BundleMask,
+    Created, Datastore, EntryFilter, EntryMask, FederationMask, FederationRelationship, Logged, Page,
+    PageRequest, PrunedBundle, RefreshedBundle, Result, Revision, Snapshot,
 };
 use steeple_plugin::{KeyManager, KeyManagerError};
 use steeple_runtime::metrics::CallMetric;
@@ -293,6 +294,46 @@ impl Datastore for MeteredStore {
         let outcome = self.inner.change_authority(trust_domain, change, now).await;
         call.done(start, code_of_found(&outcome));
         outcome
+    }
+
+    async fn create_federation_relationship(
+        &self,
+        relationship: FederationRelationship,
+        now: i64,
+    ) -> Result<FederationRelationship> {
+        self.inner.create_federation_relationship(relationship, now).await
+    }
+
+    async fn fetch_federation_relationship(
+        &self,
+        trust_domain: &TrustDomain,
+    ) -> Result<Option<FederationRelationship>> {
+        self.inner.fetch_federation_relationship(trust_domain).await
+    }
+
+    async fn list_federation_relationships(
+        &self,
+        page: &PageRequest,
+        with_bundles: bool,
+    ) -> Result<Page<FederationRelationship>> {
+        self.inner.list_federation_relationships(page, with_bundles).await
+    }
+
+    async fn update_federation_relationship(
+        &self,
+        relationship: FederationRelationship,
+        mask: FederationMask,
+        now: i64,
+    ) -> Result<Option<FederationRelationship>> {
+        self.inner.update_federation_relationship(relationship, mask, now).await
+    }
+
+    async fn delete_federation_relationship(&self, trust_domain: &TrustDomain) -> Result<bool> {
+        self.inner.delete_federation_relationship(trust_domain).await
+    }
+
+    async fn refresh_bundle(&self, fetched: Bundle, now: i64) -> Result<RefreshedBundle> {
+        metered!(self.bundle_set, code, self.inner.refresh_bundle(fetched, now))
     }
 
     async fn list_ca_journals(&self) -> Result<Vec<CaJournal>> {

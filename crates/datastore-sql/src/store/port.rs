@@ -3,15 +3,16 @@
 use async_trait::async_trait;
 use steeple_datastore::model::{Agent, CaJournal, Entry, JoinToken};
 use steeple_datastore::{
-    AgentFilter, AgentUpdate, AuthorityChange, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryMask,
-    Logged, Page, PageRequest, PrunedBundle, Result, Revision, Snapshot,
+    AgentFilter, AgentUpdate, AuthorityChange, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter,
+    EntryMask, FederationMask, FederationRelationship, Logged, Page, PageRequest, PrunedBundle,
+    RefreshedBundle, Result, Revision, Snapshot,
 };
 use steeple_spiffe::bundle::Bundle;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 use tokio::sync::watch;
 
 use super::SqlStore;
-use crate::{agents, bundles, changes, entries, journals, tokens};
+use crate::{agents, bundles, changes, entries, federation, journals, tokens};
 
 /// Entries in one pruning transaction.
 const PRUNE_BATCH: u64 = 1000;
@@ -199,6 +200,49 @@ impl Datastore for SqlStore {
     ) -> Result<Option<Bundle>> {
         let trust_domain = trust_domain.clone();
         self.write(move |tx| bundles::change_authority(tx, &trust_domain, &change, now)).await
+    }
+
+    async fn create_federation_relationship(
+        &self,
+        relationship: FederationRelationship,
+        now: i64,
+    ) -> Result<FederationRelationship> {
+        self.write(move |tx| federation::create(tx, relationship, now)).await
+    }
+
+    async fn fetch_federation_relationship(
+        &self,
+        trust_domain: &TrustDomain,
+    ) -> Result<Option<FederationRelationship>> {
+        let trust_domain = trust_domain.clone();
+        self.read(move |conn| federation::fetch(conn, &trust_domain)).await
+    }
+
+    async fn list_federation_relationships(
+        &self,
+        page: &PageRequest,
+        with_bundles: bool,
+    ) -> Result<Page<FederationRelationship>> {
+        let page = page.clone();
+        self.read(move |conn| federation::list(conn, &page, with_bundles)).await
+    }
+
+    async fn update_federation_relationship(
+        &self,
+        relationship: FederationRelationship,
+        mask: FederationMask,
+        now: i64,
+    ) -> Result<Option<FederationRelationship>> {
+        self.write(move |tx| federation::update(tx, relationship, mask, now)).await
+    }
+
+    async fn delete_federation_relationship(&self, trust_domain: &TrustDomain) -> Result<bool> {
+        let trust_domain = trust_domain.clone();
+        self.write(move |tx| federation::delete(tx, &trust_domain)).await
+    }
+
+    async fn refresh_bundle(&self, fetched: Bundle, now: i64) -> Result<RefreshedBundle> {
+        self.write(move |tx| federation::refresh_bundle(tx, fetched, now)).await
     }
 
     async fn list_ca_journals(&self) -> Result<Vec<CaJournal>> {

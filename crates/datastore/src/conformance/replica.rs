@@ -54,7 +54,7 @@ impl Replica {
             Change::BundleGone { trust_domain } => {
                 self.bundles.remove(&trust_domain);
             }
-            Change::AgentRotated(_) | Change::Other => {}
+            Change::AgentRotated(_) | Change::Federation { .. } | Change::Other => {}
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Tables as ordered maps, every rule spelled out in the plainest way.
 
+mod federation;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use steeple_spiffe::bundle::Bundle;
@@ -7,6 +9,7 @@ use steeple_spiffe::{SpiffeId, TrustDomain};
 
 use crate::authority::{self, AuthorityChange};
 use crate::error::{Error, Result};
+use crate::federation::FederationRelationship;
 use crate::log::{Change, Logged, Revision, RotatedAgent, Snapshot};
 use crate::merge::{self, Pruned};
 use crate::model::{AdditionalAttributes, Agent, CaJournal, Entry, JoinToken, Selector};
@@ -27,6 +30,8 @@ pub(super) struct State {
     pub agents: BTreeMap<u64, Agent>,
     pub bundles: BTreeMap<u64, Bundle>,
     pub journals: BTreeMap<u64, CaJournal>,
+    /// Without bundles.
+    relationships: BTreeMap<u64, FederationRelationship>,
     tokens: BTreeMap<String, i64>,
 }
 
@@ -41,6 +46,7 @@ impl State {
             agents: BTreeMap::new(),
             bundles: BTreeMap::new(),
             journals: BTreeMap::new(),
+            relationships: BTreeMap::new(),
             tokens: BTreeMap::new(),
         }
     }

@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 use steeple_datastore::model::{Agent, CaJournal, Entry, JoinToken};
 use steeple_datastore::{
-    AgentFilter, AgentUpdate, AuthorityChange, BundleDeleteMode, BundleMask, Change, ChangedBundle, Created, Datastore,
-    EntryFilter, EntryMask, Error, Logged, Page, PageRequest, PrunedBundle, Result, Revision, Snapshot,
+    AgentFilter, AgentUpdate, AuthorityChange, BundleDeleteMode, BundleMask, Change, ChangedBundle, Created,
+    Datastore, EntryFilter, EntryMask, Error, FederationMask, FederationRelationship, Logged, Page,
+    PageRequest, PrunedBundle, RefreshedBundle, Result, Revision, Snapshot,
 };
 use steeple_spiffe::{Bundle, SpiffeId, TrustDomain};
 use tokio::sync::watch;
@@ -71,7 +72,7 @@ impl FakeStore {
             Change::BundleGone { trust_domain } => {
                 inner.bundles.remove(trust_domain);
             }
-            Change::BundleSet(_) | Change::AgentRotated(_) | Change::Other => {}
+            Change::BundleSet(_) | Change::AgentRotated(_) | Change::Federation { .. } | Change::Other => {}
         }
         inner.head.0 += 1;
         let revision = inner.head;
@@ -320,6 +321,52 @@ impl Datastore for FakeStore {
         steeple_datastore::authority::change(&mut bundle, &change)?;
         self.commit_bundle(bundle.clone())?;
         Ok(Some(bundle))
+    }
+
+    async fn create_federation_relationship(
+        &self,
+        relationship: FederationRelationship,
+        _now: i64,
+    ) -> Result<FederationRelationship> {
+        let _ = relationship;
+        unused()
+    }
+
+    async fn fetch_federation_relationship(
+        &self,
+        trust_domain: &TrustDomain,
+    ) -> Result<Option<FederationRelationship>> {
+        let _ = trust_domain;
+        unused()
+    }
+
+    async fn list_federation_relationships(
+        &self,
+        page: &PageRequest,
+        with_bundles: bool,
+    ) -> Result<Page<FederationRelationship>> {
+        let _ = (page, with_bundles);
+        unused()
+    }
+
+    async fn update_federation_relationship(
+        &self,
+        relationship: FederationRelationship,
+        mask: FederationMask,
+        _now: i64,
+    ) -> Result<Option<FederationRelationship>> {
+        let _ = (relationship, mask);
+        unused()
+    }
+
+    async fn delete_federation_relationship(&self, trust_domain: &TrustDomain) -> Result<bool> {
+        let _ = trust_domain;
+        unused()
+    }
+
+    async fn refresh_bundle(&self, fetched: Bundle, _now: i64) -> Result<RefreshedBundle> {
+        let _ = fetched;
+        unused()
     }
 
     async fn list_ca_journals(&self) -> Result<Vec<CaJournal>> {

@@ -212,7 +212,9 @@ impl Inner {
                 self.listeners.denied(&id, true);
                 self.index.remove_agent(&id)
             }
-            Change::BundleSet(_) | Change::BundleGone { .. } | Change::Other => Deltas::new(),
+            Change::BundleSet(_) | Change::BundleGone { .. } | Change::Federation { .. } | Change::Other => {
+                Deltas::new()
+            }
         };
         for (agent, delta) in deltas {
             self.listeners.changed(&agent, &delta, &self.bundles);
