@@ -2,12 +2,16 @@
 //!
 //! Built-ins live in `plugins/`; the binaries list them in one table. Implementations are built configured.
 
+mod credential_composer;
 mod key_manager;
 mod node_attestor;
+mod upstream_authority;
 mod workload_attestor;
 
 pub mod conformance;
 
+pub use credential_composer::{ComposeError, CredentialComposer, X509SvidAttributes};
 pub use key_manager::{KeyManager, KeyManagerError};
 pub use node_attestor::{AgentAttributes, AgentNodeAttestor, AttestError, ServerNodeAttestor};
+pub use upstream_authority::{MintedX509Ca, UpstreamAuthority, UpstreamAuthorityError};
 pub use workload_attestor::{Caller, WorkloadAttestError, WorkloadAttestor};

@@ -1,7 +1,7 @@
 //! Trust bundles: the public keys of a trust domain (SPIFFE Trust Domain and Bundle §3, §4) and maps of them
 //! (§5).
 
-mod jwk;
+pub(crate) mod jwk;
 mod map;
 mod read;
 mod write;

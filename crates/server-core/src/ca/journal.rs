@@ -18,8 +18,8 @@ pub struct Journal {
     pub row: u64,
     x509: Vec<X509caEntry>,
     jwt: Vec<JwtKeyEntry>,
-    /// SPIRE's experimental kind: kept as it was.
-    wit: Vec<WitKeyEntry>,
+    /// Has the fields of JWT keys.
+    wit: Vec<JwtKeyEntry>,
 }
 
 impl Journal {
@@ -27,13 +27,17 @@ impl Journal {
     pub fn decode(stored: &CaJournal) -> Result<Self, CaError> {
         let entries = Entries::decode(stored.data.as_slice())
             .map_err(|reason| CaError::Journal { row: stored.id, reason: reason.to_string() })?;
-        Ok(Self { row: stored.id, x509: entries.x509_c_as, jwt: entries.jwt_keys, wit: entries.wit_keys })
+        let wit = entries.wit_keys.into_iter().map(from_wit).collect();
+        Ok(Self { row: stored.id, x509: entries.x509_c_as, jwt: entries.jwt_keys, wit })
     }
 
     /// As it is stored. The row is found again by the id of the active X.509 authority.
     pub fn encode(&self) -> CaJournal {
-        let entries =
-            Entries { x509_c_as: self.x509.clone(), jwt_keys: self.jwt.clone(), wit_keys: self.wit.clone() };
+        let entries = Entries {
+            x509_c_as: self.x509.clone(),
+            jwt_keys: self.jwt.clone(),
+            wit_keys: self.wit.iter().cloned().map(to_wit).collect(),
+        };
         CaJournal {
             id: self.row,
             data: entries.encode_to_vec(),
@@ -53,6 +57,7 @@ impl Journal {
         match kind {
             Kind::X509 => self.x509.len(),
             Kind::Jwt => self.jwt.len(),
+            Kind::Wit => self.wit.len(),
         }
     }
 
@@ -77,7 +82,7 @@ impl Journal {
                     slot_id,
                     issued_at: authority.issued_at,
                     certificate: certificate.map(|root| root.der().to_vec()).unwrap_or_default(),
-                    upstream_chain: Vec::new(),
+                    upstream_chain: authority.upstream_chain.iter().map(|part| part.der().to_vec()).collect(),
                     status,
                     authority_id: authority.id.clone(),
                     not_after: authority.not_after,
@@ -85,19 +90,8 @@ impl Journal {
                 });
                 trim(&mut self.x509, |entry| entry.status);
             }
-            Kind::Jwt => {
-                retire(&mut self.jwt, &slot_id, |entry| (&entry.slot_id, &mut entry.status));
-                self.jwt.push(JwtKeyEntry {
-                    slot_id,
-                    issued_at: authority.issued_at,
-                    not_after: authority.not_after,
-                    kid: authority.id.clone(),
-                    public_key: authority.public_key.spki_der().to_vec(),
-                    status,
-                    authority_id: authority.id.clone(),
-                });
-                trim(&mut self.jwt, |entry| entry.status);
-            }
+            Kind::Jwt => add_key(&mut self.jwt, authority),
+            Kind::Wit => add_key(&mut self.wit, authority),
         }
     }
 
@@ -107,11 +101,39 @@ impl Journal {
             Kind::X509 => {
                 activate(&mut self.x509, authority_id, |entry| (&entry.authority_id, &mut entry.status));
             }
-            Kind::Jwt => {
-                activate(&mut self.jwt, authority_id, |entry| (&entry.authority_id, &mut entry.status));
-            }
+            Kind::Jwt => activate_key(&mut self.jwt, authority_id),
+            Kind::Wit => activate_key(&mut self.wit, authority_id),
         }
     }
+}
+
+fn add_key(keys: &mut Vec<JwtKeyEntry>, authority: &Authority) {
+    let slot_id = authority.slot.as_str().to_owned();
+    retire(keys, &slot_id, |entry| (&entry.slot_id, &mut entry.status));
+    keys.push(JwtKeyEntry {
+        slot_id,
+        issued_at: authority.issued_at,
+        not_after: authority.not_after,
+        kid: authority.id.clone(),
+        public_key: authority.public_key.spki_der().to_vec(),
+        status: Status::Prepared as i32,
+        authority_id: authority.id.clone(),
+    });
+    trim(keys, |entry| entry.status);
+}
+
+fn activate_key(keys: &mut [JwtKeyEntry], authority_id: &str) {
+    activate(keys, authority_id, |entry| (&entry.authority_id, &mut entry.status));
+}
+
+fn from_wit(key: WitKeyEntry) -> JwtKeyEntry {
+    let WitKeyEntry { slot_id, issued_at, not_after, kid, public_key, status, authority_id } = key;
+    JwtKeyEntry { slot_id, issued_at, not_after, kid, public_key, status, authority_id }
+}
+
+fn to_wit(key: JwtKeyEntry) -> WitKeyEntry {
+    let JwtKeyEntry { slot_id, issued_at, not_after, kid, public_key, status, authority_id } = key;
+    WitKeyEntry { slot_id, issued_at, not_after, kid, public_key, status, authority_id }
 }
 
 fn activate<T>(entries: &mut [T], authority_id: &str, parts: fn(&mut T) -> (&String, &mut i32)) {
@@ -167,6 +189,8 @@ pub enum Unusable {
     OtherKey,
     #[error("signed by an upstream authority, and none is configured")]
     Upstream,
+    #[error("upstream chain leads to no authority in the trust bundle")]
+    UnknownUpstream,
     #[error("unreadable: {0}")]
     Unreadable(String),
 }
@@ -174,56 +198,69 @@ pub enum Unusable {
 /// What [`load`] found.
 #[derive(Debug)]
 pub struct Loaded {
-    pub x509: Slots,
-    pub jwt: Slots,
-    /// Authority id and reason of entries that were not old and are not used.
-    pub unusable: Vec<(String, Unusable)>,
+    /// In the order of [`Kind::ALL`].
+    pub slots: [Slots; 3],
+    /// Kind, authority id and reason of entries that were not old and are not used.
+    pub unusable: Vec<(Kind, String, Unusable)>,
+}
+
+/// What is there besides the journal.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    pub keys: &'a [(String, PublicKey)],
+    pub bundle: Option<&'a Bundle>,
+    /// Whether an upstream authority is configured.
+    pub upstream: bool,
+    /// Unix seconds.
+    pub now: i64,
 }
 
 /// Which of the journal's authorities can go on: those whose key is still there and that verifiers can know.
-pub fn load(journal: &Journal, keys: &[(String, PublicKey)], bundle: Option<&Bundle>, now: i64) -> Loaded {
+pub fn load(journal: &Journal, around: Surroundings<'_>) -> Loaded {
     let mut unusable = Vec::new();
-    let mut usable = |id: &str, status: i32, result: Result<Authority, Unusable>| match result {
+    let mut usable = |kind, id: &str, status: i32, result: Result<Authority, Unusable>| match result {
         Ok(authority) => Some((status, authority)),
         Err(reason) => {
             if status != Status::Old as i32 {
-                unusable.push((id.to_owned(), reason));
+                unusable.push((kind, id.to_owned(), reason));
             }
             None
         }
     };
     let x509: Vec<_> = (journal.x509.iter())
         .filter_map(|entry| {
-            usable(&entry.authority_id, entry.status, x509_authority(entry, keys, bundle, now))
+            usable(Kind::X509, &entry.authority_id, entry.status, x509_authority(entry, around))
         })
         .collect();
-    let jwt: Vec<_> = (journal.jwt.iter())
-        .filter_map(|entry| {
-            usable(&entry.authority_id, entry.status, jwt_authority(entry, keys, bundle, now))
-        })
-        .collect();
-    Loaded { x509: slots(x509), jwt: slots(jwt), unusable }
+    let mut keys = |kind, entries: &[JwtKeyEntry]| -> Vec<_> {
+        let entries = entries.iter();
+        entries
+            .filter_map(|entry| {
+                usable(kind, &entry.authority_id, entry.status, key_authority(kind, entry, around))
+            })
+            .collect()
+    };
+    let (jwt, wit) = (keys(Kind::Jwt, &journal.jwt), keys(Kind::Wit, &journal.wit));
+    Loaded { slots: [slots(x509), slots(jwt), slots(wit)], unusable }
 }
 
-fn x509_authority(
-    entry: &X509caEntry,
-    keys: &[(String, PublicKey)],
-    bundle: Option<&Bundle>,
-    now: i64,
-) -> Result<Authority, Unusable> {
-    if !entry.upstream_chain.is_empty() {
-        return Err(Unusable::Upstream);
-    }
-    let published = |bundle: &Bundle| {
-        bundle.x509_authorities.iter().any(|known| known.certificate.der() == entry.certificate.as_slice())
-    };
-    if !bundle.is_some_and(published) {
+fn x509_authority(entry: &X509caEntry, around: Surroundings<'_>) -> Result<Authority, Unusable> {
+    let unreadable = |reason: steeple_spiffe::x509::X509Error| Unusable::Unreadable(reason.to_string());
+    let chain = entry.upstream_chain.iter().map(|part| Certificate::from_der(part));
+    let upstream_chain: Vec<Certificate> = chain.collect::<Result<_, _>>().map_err(unreadable)?;
+    if !upstream_chain.is_empty() {
+        if !around.upstream {
+            return Err(Unusable::Upstream);
+        }
+        if !around.bundle.is_some_and(|bundle| is_known(&upstream_chain, bundle)) {
+            return Err(Unusable::UnknownUpstream);
+        }
+    } else if !around.bundle.is_some_and(|bundle| is_published(&entry.certificate, bundle)) {
         return Err(Unusable::NotInBundle);
     }
-    let certificate = Certificate::from_der(&entry.certificate)
-        .map_err(|reason| Unusable::Unreadable(reason.to_string()))?;
-    let (slot, public_key) = own_key(Kind::X509, &entry.slot_id, &certificate.public_key(), keys)?;
-    if entry.not_after < now {
+    let certificate = Certificate::from_der(&entry.certificate).map_err(unreadable)?;
+    let (slot, public_key) = own_key(Kind::X509, &entry.slot_id, &certificate.public_key(), around.keys)?;
+    if entry.not_after < around.now {
         return Err(Unusable::Expired);
     }
     Ok(Authority {
@@ -234,33 +271,45 @@ fn x509_authority(
         not_after: certificate.not_after(),
         public_key,
         certificate: Some(certificate),
+        upstream_chain,
     })
 }
 
-fn jwt_authority(
-    entry: &JwtKeyEntry,
-    keys: &[(String, PublicKey)],
-    bundle: Option<&Bundle>,
-    now: i64,
-) -> Result<Authority, Unusable> {
-    let published = |bundle: &Bundle| bundle.jwt_authorities.iter().any(|known| known.key_id == entry.kid);
-    if !bundle.is_some_and(published) {
+fn is_published(certificate: &[u8], bundle: &Bundle) -> bool {
+    bundle.x509_authorities.iter().any(|known| known.certificate.der() == certificate)
+}
+
+/// Whether an authority of the bundle signed a part of the chain.
+fn is_known(chain: &[Certificate], bundle: &Bundle) -> bool {
+    bundle.x509_authorities.iter().any(|known| {
+        let key = known.certificate.public_key();
+        chain.iter().any(|part| part.verify_signature_by(&key).is_ok())
+    })
+}
+
+fn key_authority(kind: Kind, entry: &JwtKeyEntry, around: Surroundings<'_>) -> Result<Authority, Unusable> {
+    let published = |bundle: &Bundle| {
+        let known = if kind == Kind::Wit { &bundle.wit_authorities } else { &bundle.jwt_authorities };
+        known.iter().any(|known| known.key_id == entry.kid)
+    };
+    if !around.bundle.is_some_and(published) {
         return Err(Unusable::NotInBundle);
     }
     let stored = PublicKey::from_spki_der(&entry.public_key)
         .map_err(|reason| Unusable::Unreadable(reason.to_string()))?;
-    let (slot, public_key) = own_key(Kind::Jwt, &entry.slot_id, &stored, keys)?;
-    if entry.not_after < now {
+    let (slot, public_key) = own_key(kind, &entry.slot_id, &stored, around.keys)?;
+    if entry.not_after < around.now {
         return Err(Unusable::Expired);
     }
     Ok(Authority {
-        kind: Kind::Jwt,
+        kind,
         slot,
         id: entry.kid.clone(),
         issued_at: entry.issued_at,
         not_after: entry.not_after,
         public_key,
         certificate: None,
+        upstream_chain: Vec::new(),
     })
 }
 
@@ -276,22 +325,27 @@ fn own_key(
     if key == public_key { Ok((slot, key.clone())) } else { Err(Unusable::OtherKey) }
 }
 
-/// The active one signs; the newest prepared one is next. Journals from before statuses were kept (all unknown):
-/// the newest is next, and with no active one it takes over at once.
+/// The active one signs; the newest of the others is next, or was before it. Journals from before statuses were kept
+/// (all unknown): the newest is next, and with no active one it takes over at once.
 fn slots(usable: Vec<(i32, Authority)>) -> Slots {
-    let mut slots = Slots { current: None, next: None };
+    let mut slots = Slots::default();
+    let mut others = 0;
     for (status, authority) in usable.into_iter().rev() {
         if status == Status::Active as i32 {
             slots.current.get_or_insert(authority);
-        } else if status != Status::Old as i32 {
-            slots.next.get_or_insert(authority);
+            continue;
+        }
+        others += 1;
+        if others == 1 {
+            let place = if status == Status::Old as i32 { &mut slots.old } else { &mut slots.next };
+            *place = Some(authority);
         }
     }
     // One key cannot be both: what signs wins.
-    if let (Some(current), Some(next)) = (&slots.current, &slots.next)
-        && current.slot == next.slot
-    {
-        slots.next = None;
+    if let Some(current) = &slots.current {
+        let slot = current.slot;
+        slots.next.take_if(|next| next.slot == slot);
+        slots.old.take_if(|old| old.slot == slot);
     }
     slots
 }

@@ -1,23 +1,20 @@
 //! Carries out what the state machine decides, and signs with the authority in use.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use steeple_datastore::Datastore;
-use steeple_plugin::KeyManager;
+use steeple_plugin::{KeyManager, UpstreamAuthority};
 use steeple_spiffe::bundle::{JwtAuthority, X509Authority};
-use steeple_spiffe::{Bundle, PublicKey, SpiffeId};
+use steeple_spiffe::{Bundle, Certificate};
 use tokio::sync::watch;
 
-use super::journal::{self, Journal};
-use super::sign::{Desk, LeafParams, Signer, random_kid};
-use super::state::{Authority, Effect, Event, Kind, State};
-use super::{
-    AgentX509Params, CaConfig, CaError, DownstreamCaParams, JwtParams, SignedJwt, SignedX509,
-    WorkloadX509Params,
-};
-use crate::admission::{Admission, Priority};
+use super::journal::{self, Journal, Surroundings};
+use super::sign::{Desk, Signer, random_kid};
+use super::state::{Authority, Effect, Event, Kind, Slots, State, chain_leads_to};
+use super::{CaConfig, CaError, CaPlugins};
+use crate::admission::Admission;
 
 /// The bundle keeps an authority this long after it expired.
 const BUNDLE_SAFETY: i64 = 24 * 3600;
@@ -28,47 +25,70 @@ const PRUNE_JOURNALS_EVERY: i64 = 8 * 3600;
 
 /// A server's certificate authority. Shared by every service; [`CaManager::rotate`] is called every ten seconds.
 pub struct CaManager {
-    desk: Desk,
-    store: Arc<dyn Datastore>,
-    x509: ArcSwapOption<Signer>,
-    jwt: ArcSwapOption<Signer>,
+    pub(super) desk: Desk,
+    pub(super) store: Arc<dyn Datastore>,
+    pub(super) upstream: Option<Arc<dyn UpstreamAuthority>>,
+    pub(super) x509: ArcSwapOption<Signer>,
+    pub(super) jwt: ArcSwapOption<Signer>,
+    pub(super) wit: ArcSwapOption<Signer>,
+    /// What `rotation` holds, for those who only look.
+    pub(super) slots: ArcSwap<[Slots; 3]>,
     /// Signers that may still be signing, by key id.
     retired: Mutex<HashMap<String, Weak<Signer>>>,
     bundle: watch::Sender<Arc<Bundle>>,
     /// One rotation at a time. Signing does not look here.
-    rotation: tokio::sync::Mutex<Rotation>,
+    pub(super) rotation: tokio::sync::Mutex<Rotation>,
 }
 
-struct Rotation {
-    state: State,
+pub(super) struct Rotation {
+    pub state: State,
     bundle_pruned: i64,
     journals_pruned: i64,
+    /// What the upstream authority had when it was last looked at.
+    pub upstream_roots: Option<Vec<Certificate>>,
 }
 
 impl CaManager {
-    /// Takes up the authorities that the journal and the key manager hold, or makes the first ones. Once it
-    /// returns, there is something to sign with.
+    /// A CA that is its own root and has no composers; see [`CaManager::load_with`].
     pub async fn load(
         config: CaConfig,
         keys: Arc<dyn KeyManager>,
         store: Arc<dyn Datastore>,
         now: i64,
     ) -> Result<Self, CaError> {
+        Self::load_with(config, CaPlugins::new(keys), store, now).await
+    }
+
+    /// Takes up the authorities that the journal and the key manager hold, or makes the first ones. Once it
+    /// returns, there is something to sign with.
+    pub async fn load_with(
+        config: CaConfig,
+        plugins: CaPlugins,
+        store: Arc<dyn Datastore>,
+        now: i64,
+    ) -> Result<Self, CaError> {
         if config.ca_ttl < 1 {
             return Err(CaError::BadTtl(config.ca_ttl));
         }
+        let CaPlugins { keys, upstream, composers } = plugins;
         let known = keys.public_keys().await?;
         let journal = journal::find(&store.list_ca_journals().await?, &known)?;
         let stored = store.fetch_bundle(&config.trust_domain).await?;
-        let state = loaded_state(&config, journal, &known, stored.as_ref(), now);
+        let around =
+            Surroundings { keys: &known, bundle: stored.as_ref(), upstream: upstream.is_some(), now };
+        let state = loaded_state(&config, journal, around);
         let bundle = stored.unwrap_or_else(|| Bundle::new(config.trust_domain.clone()));
-        let desk = Desk { config: Arc::new(config), keys, admission: Admission::per_core() };
-        let rotation = Rotation { state: state.clone(), bundle_pruned: now, journals_pruned: now };
+        let desk = Desk { config: Arc::new(config), keys, composers, admission: Admission::per_core() };
+        let rotation =
+            Rotation { state: state.clone(), bundle_pruned: now, journals_pruned: now, upstream_roots: None };
         let ca = Self {
             desk,
             store,
+            upstream,
             x509: ArcSwapOption::empty(),
             jwt: ArcSwapOption::empty(),
+            wit: ArcSwapOption::empty(),
+            slots: ArcSwap::from_pointee(Default::default()),
             retired: Mutex::default(),
             bundle: watch::Sender::new(Arc::new(bundle)),
             rotation: tokio::sync::Mutex::new(rotation),
@@ -87,25 +107,37 @@ impl CaManager {
         self.desk.admission.waiting()
     }
 
-    /// Prepares and activates authorities whose time has come, prunes what nobody needs any more, and reads the
-    /// bundle again if others changed it. After an error everything goes on as before; the next call tries again.
+    /// Looks at the bundle for what others changed, prepares and activates authorities whose time has come or that are
+    /// tainted, and prunes what nobody needs any more. After an error everything goes on as before; the next call tries
+    /// again.
     pub async fn rotate(&self, now: i64) -> Result<(), CaError> {
         let mut rotation = self.rotation.lock().await;
-        self.advance(&mut rotation.state, now).await?;
-        if now - rotation.bundle_pruned >= PRUNE_BUNDLE_EVERY {
+        let refreshed = self.refresh_bundle().await;
+        let synced = self.sync_upstream_roots(&mut rotation, now).await;
+        self.advance(&mut rotation.state, Event::Tick, now).await?;
+        refreshed?;
+        synced?;
+        if is_time(rotation.bundle_pruned, PRUNE_BUNDLE_EVERY, now) {
             self.prune_bundle(now).await?;
             rotation.bundle_pruned = now;
         }
-        if now - rotation.journals_pruned >= PRUNE_JOURNALS_EVERY {
+        if is_time(rotation.journals_pruned, PRUNE_JOURNALS_EVERY, now) {
             self.prune_journals(rotation.state.journal().row, now).await?;
             rotation.journals_pruned = now;
         }
-        self.refresh_bundle().await
+        Ok(())
     }
 
-    /// One rotation. A kind that fails does not keep the other from its turn; the first error is returned.
-    async fn advance(&self, state: &mut State, now: i64) -> Result<(), CaError> {
-        let mut event = Event::Tick;
+    /// One rotation, begun by `event`. A kind that fails does not keep the others from their turn; the first error is
+    /// returned.
+    pub(super) async fn advance(&self, state: &mut State, event: Event, now: i64) -> Result<(), CaError> {
+        state.distrust(self.distrusted(state));
+        let outcome = self.run(state, event, now).await;
+        self.slots.store(Arc::new(Kind::ALL.map(|kind| state.slots(kind).clone())));
+        outcome
+    }
+
+    async fn run(&self, state: &mut State, mut event: Event, now: i64) -> Result<(), CaError> {
         let mut first_error = None;
         loop {
             let (next, effects) = state.clone().step(event, now);
@@ -138,17 +170,30 @@ impl CaManager {
                 let (key_type, kid) = match kind {
                     Kind::X509 => (config.ca_key_type, String::new()),
                     Kind::Jwt => (config.jwt_key_type, random_kid()?),
+                    Kind::Wit => {
+                        let wit = config.wit.as_ref().ok_or(CaError::WitDisabled)?;
+                        (wit.key_type, random_kid()?)
+                    }
                 };
                 let public_key = self.desk.keys.generate_key(&key_id, key_type).await?;
                 Ok(Some(Event::KeyGenerated { public_key, kid }))
             }
-            Effect::SignRoot { slot, public_key, not_after } => {
-                let root = self.desk.root(&Kind::X509.key_id(slot), &public_key, not_after, now).await?;
-                Ok(Some(Event::RootSigned(root)))
+            Effect::SignCa { slot, public_key, not_after } => {
+                let key_id = Kind::X509.key_id(slot);
+                if self.upstream.is_some() {
+                    let upstream_chain = self.mint(&key_id, &public_key, not_after - now, now).await?;
+                    let certificate = upstream_chain.first().cloned().ok_or(CaError::X509NotReady)?;
+                    return Ok(Some(Event::CaSigned { certificate, upstream_chain }));
+                }
+                let certificate = self.desk.root(&key_id, &public_key, not_after, now).await?;
+                Ok(Some(Event::CaSigned { certificate, upstream_chain: Vec::new() }))
             }
             Effect::Publish(authority) => {
-                let bundle = self.store.append_bundle(with_authority(config, &authority), now).await?;
-                self.set_bundle(bundle);
+                // With an upstream authority its roots are published already.
+                if authority.upstream_chain.is_empty() {
+                    let bundle = self.store.append_bundle(with_authority(config, &authority), now).await?;
+                    self.set_bundle(bundle);
+                }
                 log_authority(&authority, Stage::Prepared);
                 Ok(Some(Event::Published))
             }
@@ -167,7 +212,8 @@ impl CaManager {
         let (place, signer) = match (authority.kind, &authority.certificate) {
             (Kind::X509, Some(certificate)) => (&self.x509, Signer::x509(authority, certificate)?),
             (Kind::X509, None) => return Err(CaError::X509NotReady),
-            (Kind::Jwt, _) => (&self.jwt, Signer::jwt(authority)?),
+            (Kind::Jwt, _) => (&self.jwt, Signer::token(authority)?),
+            (Kind::Wit, _) => (&self.wit, Signer::token(authority)?),
         };
         log_authority(authority, Stage::Activated);
         let signer = Arc::new(signer);
@@ -218,7 +264,7 @@ impl CaManager {
         Ok(())
     }
 
-    fn set_bundle(&self, bundle: Bundle) {
+    pub(super) fn set_bundle(&self, bundle: Bundle) {
         self.bundle.send_if_modified(|current| {
             let changed = **current != bundle;
             if changed {
@@ -228,10 +274,50 @@ impl CaManager {
         });
     }
 
+    /// Which of the authorities in the slots are tainted, or stand under one that is.
+    fn distrusted(&self, state: &State) -> HashSet<String> {
+        let bundle = self.bundle.borrow().clone();
+        let tainted = tainted_ids(&bundle);
+        let keys = bundle.jwt_authorities.iter().chain(&bundle.wit_authorities);
+        let mut ids: HashSet<String> = keys.filter(|key| key.tainted).map(|key| key.key_id.clone()).collect();
+        let slots = state.slots(Kind::X509);
+        if !tainted.is_empty() {
+            let x509 = slots.current.iter().chain(&slots.next);
+            ids.extend(
+                x509.filter(|authority| authority.leads_to(&tainted)).map(|authority| authority.id.clone()),
+            );
+        }
+        for authority in Kind::ALL.into_iter().filter_map(|kind| state.slots(kind).current.as_ref()) {
+            if ids.contains(&authority.id) {
+                tracing::info!(
+                    subsystem_name = "ca_manager",
+                    local_authority_id = %authority.id,
+                    upstream_authority_id = authority.upstream_id(),
+                    "Current authority is tainted, preparing rotation"
+                );
+            }
+        }
+        ids
+    }
+
+    /// Whether an X509-SVID stands under a tainted authority while there is an untainted one to sign another.
+    pub fn is_to_be_replaced(&self, chain: &[Certificate]) -> bool {
+        let tainted = tainted_ids(&self.bundle.borrow());
+        let is_sound = |slots: &[Slots; 3]| {
+            slots[0].current.as_ref().is_some_and(|authority| !authority.leads_to(&tainted))
+        };
+        !tainted.is_empty() && chain_leads_to(chain, &tainted) && is_sound(&self.slots.load())
+    }
+
     /// The own trust domain's bundle: up to date with what this server publishes, and with what others do within
     /// one rotation interval.
     pub fn watch_bundle(&self) -> watch::Receiver<Arc<Bundle>> {
         self.bundle.subscribe()
+    }
+
+    /// The own trust domain's bundle as this server last saw it.
+    pub(super) fn bundle(&self) -> Arc<Bundle> {
+        self.bundle.borrow().clone()
     }
 
     pub fn config(&self) -> &CaConfig {
@@ -248,80 +334,14 @@ impl CaManager {
         self.x509.load().as_ref().map(|signer| signer.authority_id.clone())
     }
 
+    /// `kid` of the WIT authority in use.
+    pub fn wit_authority_id(&self) -> Option<String> {
+        self.wit.load().as_ref().map(|signer| signer.authority_id.clone())
+    }
+
     /// `kid` of the JWT authority in use.
     pub fn jwt_authority_id(&self) -> Option<String> {
         self.jwt.load().as_ref().map(|signer| signer.authority_id.clone())
-    }
-
-    fn x509_signer(&self, now: i64) -> Result<Arc<Signer>, CaError> {
-        self.x509.load_full().filter(|signer| signer.not_after > now).ok_or(CaError::X509NotReady)
-    }
-
-    /// A workload's X.509-SVID, its lifetime capped by the authority's.
-    pub async fn sign_workload_x509(
-        &self,
-        params: WorkloadX509Params,
-        now: i64,
-    ) -> Result<SignedX509, CaError> {
-        let ttl = if params.ttl > 0 { i64::from(params.ttl) } else { self.desk.config.default_x509_svid_ttl };
-        let leaf = LeafParams {
-            spiffe_id: params.spiffe_id,
-            public_key: params.public_key,
-            dns_names: params.dns_names,
-            ttl,
-            subject: params.subject,
-            priority: params.priority,
-        };
-        self.sign_leaf(leaf, now).await
-    }
-
-    /// An agent's X.509-SVID; it lives `agent_ttl`.
-    pub async fn sign_agent_x509(&self, params: AgentX509Params, now: i64) -> Result<SignedX509, CaError> {
-        self.sign_own(params.spiffe_id, params.public_key, self.desk.config.agent_ttl, now).await
-    }
-
-    /// The X.509-SVID of `spiffe://<trust domain>/spire/server`.
-    pub async fn sign_server_x509(&self, public_key: PublicKey, now: i64) -> Result<SignedX509, CaError> {
-        let config = &self.desk.config;
-        let id = SpiffeId::from_parts(&config.trust_domain, "/spire/server")
-            .map_err(|reason| CaError::InvalidX509Id(reason.to_string()))?;
-        self.sign_own(id, public_key, config.default_x509_svid_ttl, now).await
-    }
-
-    async fn sign_own(
-        &self,
-        spiffe_id: SpiffeId,
-        public_key: PublicKey,
-        ttl: i64,
-        now: i64,
-    ) -> Result<SignedX509, CaError> {
-        let (dns_names, subject, priority) = (Vec::new(), None, Priority::Waiting);
-        self.sign_leaf(LeafParams { spiffe_id, public_key, dns_names, ttl, subject, priority }, now).await
-    }
-
-    async fn sign_leaf(&self, leaf: LeafParams, now: i64) -> Result<SignedX509, CaError> {
-        let signer = self.x509_signer(now)?;
-        self.desk.leaf(&signer, leaf, now).await
-    }
-
-    /// A signing certificate for a downstream server, its lifetime capped by the authority's.
-    pub async fn sign_downstream_ca(
-        &self,
-        params: DownstreamCaParams,
-        now: i64,
-    ) -> Result<SignedX509, CaError> {
-        let signer = self.x509_signer(now)?;
-        self.desk.downstream(&signer, params, now).await
-    }
-
-    /// A JWT-SVID, its `exp` capped by the key's lifetime.
-    pub async fn sign_jwt(&self, params: JwtParams, now: i64) -> Result<SignedJwt, CaError> {
-        if self.desk.config.disable_jwt_svids {
-            return Err(CaError::JwtDisabled);
-        }
-        let signer =
-            self.jwt.load_full().filter(|signer| signer.not_after > now).ok_or(CaError::JwtNotReady)?;
-        self.desk.token(&signer, params, now).await
     }
 }
 
@@ -338,6 +358,8 @@ fn log_authority(authority: &Authority, stage: Stage) {
         (Kind::X509, Stage::Activated) => "X509 CA activated",
         (Kind::Jwt, Stage::Prepared) => "JWT key prepared",
         (Kind::Jwt, Stage::Activated) => "JWT key activated",
+        (Kind::Wit, Stage::Prepared) => "WIT key prepared",
+        (Kind::Wit, Stage::Activated) => "WIT key activated",
     };
     let x509 = authority.kind == Kind::X509;
     tracing::info!(
@@ -346,7 +368,7 @@ fn log_authority(authority: &Authority, stage: Stage) {
         issued_at = go_time(authority.issued_at),
         expiration = go_time(authority.not_after),
         local_authority_id = %authority.id,
-        self_signed = (x509 && matches!(stage, Stage::Prepared)).then_some(true),
+        self_signed = (x509 && matches!(stage, Stage::Prepared)).then_some(authority.upstream_chain.is_empty()),
         upstream_authority_id = x509.then(|| authority.upstream_id()),
         "{message}",
     );
@@ -360,24 +382,38 @@ fn go_time(unix: i64) -> String {
     }
 }
 
-fn loaded_state(
-    config: &CaConfig,
-    journal: Journal,
-    keys: &[(String, PublicKey)],
-    bundle: Option<&Bundle>,
-    now: i64,
-) -> State {
+fn loaded_state(config: &CaConfig, journal: Journal, around: Surroundings<'_>) -> State {
     tracing::info!(
         subsystem_name = "ca_manager",
         x509_cas = journal.len(Kind::X509),
         jwt_keys = journal.len(Kind::Jwt),
+        wit_keys = journal.len(Kind::Wit),
         "Journal loaded"
     );
-    let loaded = journal::load(&journal, keys, bundle, now);
-    for (id, reason) in &loaded.unusable {
-        tracing::warn!(subsystem_name = "ca_manager", local_authority_id = %id, error = %reason, "Slot unusable");
+    let loaded = journal::load(&journal, around);
+    for (kind, id, reason) in &loaded.unusable {
+        let message = match kind {
+            Kind::X509 => "X509CA slot unusable",
+            Kind::Jwt => "JWT key slot unusable",
+            Kind::Wit => "WIT key slot unusable",
+        };
+        tracing::warn!(subsystem_name = "ca_manager", local_authority_id = %id, error = %reason, "{message}");
     }
-    State::new(config.ca_ttl, !config.disable_jwt_svids, journal, loaded.x509, loaded.jwt)
+    let mut kinds = vec![Kind::X509];
+    kinds.extend((!config.disable_jwt_svids).then_some(Kind::Jwt));
+    kinds.extend(config.wit.is_some().then_some(Kind::Wit));
+    State::new(config.ca_ttl, kinds, journal, loaded.slots)
+}
+
+/// Subject key ids of tainted X.509 authorities.
+pub(super) fn tainted_ids(bundle: &Bundle) -> HashSet<Vec<u8>> {
+    let tainted = bundle.x509_authorities.iter().filter(|authority| authority.tainted);
+    tainted.filter_map(|authority| authority.certificate.subject_key_id()).collect()
+}
+
+/// Whether a job is due; also if the clock went back.
+fn is_time(last: i64, every: i64, now: i64) -> bool {
+    now - last >= every || now < last
 }
 
 /// A bundle of this one authority, to be appended.
@@ -387,15 +423,20 @@ fn with_authority(config: &CaConfig, authority: &Authority) -> Bundle {
         (Some(certificate), Kind::X509) => {
             bundle.x509_authorities.push(X509Authority { certificate: certificate.clone(), tainted: false });
         }
-        (_, Kind::Jwt) => bundle.jwt_authorities.push(JwtAuthority {
-            key_id: authority.id.clone(),
-            public_key: authority.public_key.clone(),
-            expires_at: authority.not_after,
-            tainted: false,
-        }),
+        (_, Kind::Jwt) => bundle.jwt_authorities.push(key_authority(authority)),
+        (_, Kind::Wit) => bundle.wit_authorities.push(key_authority(authority)),
         (None, Kind::X509) => {}
     }
     bundle
+}
+
+fn key_authority(authority: &Authority) -> JwtAuthority {
+    JwtAuthority {
+        key_id: authority.id.clone(),
+        public_key: authority.public_key.clone(),
+        expires_at: authority.not_after,
+        tainted: false,
+    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use steeple_plugin::KeyManager;
-use steeple_spiffe::jwt::{self, Claims};
+use steeple_plugin::{CredentialComposer, KeyManager, X509SvidAttributes};
+use steeple_spiffe::jwt::{self, Claims, WitClaims};
 use steeple_spiffe::x509::{
     self, CaTemplate, Certificate, DistinguishedName, Issuer, LeafTemplate, SerialNumber,
 };
@@ -62,6 +62,19 @@ pub struct JwtParams {
     pub priority: Priority,
 }
 
+/// A WIT-SVID.
+#[derive(Clone, Debug)]
+pub struct WitParams {
+    pub spiffe_id: SpiffeId,
+    /// The workload's own, which the token is bound to.
+    pub public_key: PublicKey,
+    /// What the workload will sign with; has to fit the key.
+    pub algorithm: SignatureAlgorithm,
+    /// Seconds; 0 = the default.
+    pub ttl: i32,
+    pub priority: Priority,
+}
+
 /// A signed certificate and what callers store of it. Times are Unix seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedX509 {
@@ -101,29 +114,42 @@ pub(super) struct Signer {
     pub algorithm: SignatureAlgorithm,
     /// X.509 only.
     pub issuer: Option<(Issuer, Certificate)>,
+    /// What goes with a leaf, the CA first; empty for a root of our own.
+    pub upstream_chain: Vec<Certificate>,
 }
 
 impl Signer {
     pub fn x509(authority: &Authority, certificate: &Certificate) -> Result<Self, CaError> {
         let algorithm = key_type(&authority.public_key)?.x509_signature_algorithm();
         let issuer = Issuer::from_certificate(certificate, algorithm);
+        // Nothing outlives what it hangs on.
+        let chain = authority.upstream_chain.iter().map(Certificate::not_after);
         Ok(Self {
             key_id: authority.key_id(),
             authority_id: authority.id.clone(),
-            not_after: authority.not_after,
+            not_after: chain.fold(authority.not_after, i64::min),
             algorithm,
             issuer: Some((issuer, certificate.clone())),
+            upstream_chain: authority.upstream_chain.clone(),
         })
     }
 
-    pub fn jwt(authority: &Authority) -> Result<Self, CaError> {
+    /// A key of JWT-SVIDs or WIT-SVIDs.
+    pub fn token(authority: &Authority) -> Result<Self, CaError> {
         Ok(Self {
             key_id: authority.key_id(),
             authority_id: authority.id.clone(),
             not_after: authority.not_after,
             algorithm: key_type(&authority.public_key)?.jws_algorithm(),
             issuer: None,
+            upstream_chain: Vec::new(),
         })
+    }
+
+    /// `leaf` and what a verifier needs besides its roots.
+    fn chain(&self, leaf: Vec<u8>) -> Vec<Vec<u8>> {
+        let above = self.upstream_chain.iter().map(|part| part.der().to_vec());
+        std::iter::once(leaf).chain(above).collect()
     }
 
     fn cap(&self, now: i64, ttl: i64) -> i64 {
@@ -140,6 +166,7 @@ fn key_type(key: &PublicKey) -> Result<steeple_spiffe::KeyType, CaError> {
 pub(super) struct Desk {
     pub config: Arc<CaConfig>,
     pub keys: Arc<dyn KeyManager>,
+    pub composers: Vec<Arc<dyn CredentialComposer>>,
     pub admission: Admission,
 }
 
@@ -164,7 +191,12 @@ impl Desk {
             issuer,
         )?;
         let der = self.certificate(signer, &tbs, template.priority).await?;
-        Ok(SignedX509 { chain: vec![der], serial: serial.to_string(), not_before, expires_at: not_after })
+        Ok(SignedX509 {
+            chain: signer.chain(der),
+            serial: serial.to_string(),
+            not_before,
+            expires_at: not_after,
+        })
     }
 
     /// SPIRE: subject of the parent with OU `DOWNSTREAM-<chain length>`.
@@ -179,7 +211,7 @@ impl Desk {
         let ttl = if params.ttl > 0 { i64::from(params.ttl) } else { self.config.ca_ttl };
         let (not_before, not_after) = (now - BACKDATE, signer.cap(now, ttl));
         let subject = DistinguishedName {
-            organizational_unit: vec!["DOWNSTREAM-1".to_owned()],
+            organizational_unit: vec![format!("DOWNSTREAM-{}", signer.upstream_chain.len().max(1))],
             ..certificate.subject()
         };
         let template = CaTemplate {
@@ -192,7 +224,12 @@ impl Desk {
         };
         let tbs = x509::ca_tbs(&template, issuer)?;
         let der = self.certificate(signer, &tbs, Priority::Waiting).await?;
-        Ok(SignedX509 { chain: vec![der], serial: serial.to_string(), not_before, expires_at: not_after })
+        Ok(SignedX509 {
+            chain: signer.chain(der),
+            serial: serial.to_string(),
+            not_before,
+            expires_at: not_after,
+        })
     }
 
     async fn certificate(&self, signer: &Signer, tbs: &[u8], priority: Priority) -> Result<Vec<u8>, CaError> {
@@ -223,12 +260,46 @@ impl Desk {
         Ok(SignedJwt { token, issued_at: now, expires_at })
     }
 
+    pub async fn wit(&self, signer: &Signer, params: WitParams, now: i64) -> Result<SignedJwt, CaError> {
+        if let Err(reason) = check_member(&self.config.trust_domain, &params.spiffe_id) {
+            return Err(CaError::InvalidWitId(reason));
+        }
+        let config = self.config.wit.as_ref().ok_or(CaError::WitDisabled)?;
+        let ttl = if params.ttl > 0 { i64::from(params.ttl) } else { config.default_ttl };
+        let expires_at = signer.cap(now, ttl);
+        let WitParams { spiffe_id, public_key, algorithm, .. } = &params;
+        let claims = WitClaims::new(spiffe_id, public_key, *algorithm, now, expires_at, &config.issuer)?;
+        let input = jwt::wit_signing_input(signer.algorithm, &signer.authority_id, &claims);
+        let signature = self.sign(signer, input.as_bytes(), params.priority).await?;
+        let token = jwt::assemble(&input, signer.algorithm, &signature)?;
+        Ok(SignedJwt { token, issued_at: now, expires_at })
+    }
+
+    /// What composers make of a workload's certificate.
+    pub async fn compose(&self, mut leaf: LeafParams) -> Result<LeafParams, CaError> {
+        if self.composers.is_empty() {
+            return Ok(leaf);
+        }
+        let mut subject = leaf.subject.unwrap_or_else(DistinguishedName::default_svid);
+        if let Some(first) = leaf.dns_names.first() {
+            subject.common_name.clone_from(first);
+        }
+        let mut attributes = X509SvidAttributes { subject, dns_names: leaf.dns_names };
+        for composer in &self.composers {
+            attributes =
+                composer.compose_workload_x509_svid(&leaf.spiffe_id, &leaf.public_key, attributes).await?;
+        }
+        leaf.subject = Some(attributes.subject);
+        leaf.dns_names = attributes.dns_names;
+        Ok(leaf)
+    }
+
     async fn sign(&self, signer: &Signer, data: &[u8], priority: Priority) -> Result<Vec<u8>, CaError> {
         let _permit = self.admission.acquire(priority).await;
         Ok(self.keys.sign(&signer.key_id, signer.algorithm, data).await?)
     }
 
-    /// The self-signed certificate of a new authority. SPIRE: the subject carries the serial in decimal.
+    /// The self-signed certificate of a new authority.
     pub async fn root(
         &self,
         key_id: &str,
@@ -238,10 +309,7 @@ impl Desk {
     ) -> Result<Certificate, CaError> {
         let algorithm = key_type(public_key)?.x509_signature_algorithm();
         let serial = SerialNumber::random()?;
-        let mut subject = self.config.ca_subject.clone();
-        if subject.serial_number.is_empty() {
-            subject.serial_number = serial.to_string();
-        }
+        let subject = self.ca_subject(serial);
         let template = CaTemplate {
             trust_domain: self.config.trust_domain.clone(),
             public_key: public_key.clone(),
@@ -253,6 +321,25 @@ impl Desk {
         let tbs = x509::ca_tbs_self_signed(&template, algorithm)?;
         let signature = self.keys.sign(key_id, algorithm, &tbs).await?;
         Ok(Certificate::from_der(&x509::assemble(&tbs, algorithm, &signature))?)
+    }
+
+    /// The request for a CA certificate, in DER: subject and URI SAN.
+    pub async fn ca_request(&self, key_id: &str, public_key: &PublicKey) -> Result<Vec<u8>, CaError> {
+        let algorithm = key_type(public_key)?.x509_signature_algorithm();
+        let subject = self.ca_subject(SerialNumber::random()?);
+        let trust_domain = self.config.trust_domain.id_string();
+        let info = x509::csr_tbs(&subject, public_key, &[&trust_domain], &[]);
+        let signature = self.keys.sign(key_id, algorithm, &info).await?;
+        Ok(x509::assemble(&info, algorithm, &signature))
+    }
+
+    /// SPIRE: carries the serial in decimal.
+    fn ca_subject(&self, serial: SerialNumber) -> DistinguishedName {
+        let mut subject = self.config.ca_subject.clone();
+        if subject.serial_number.is_empty() {
+            subject.serial_number = serial.to_string();
+        }
+        subject
     }
 }
 

@@ -4,14 +4,21 @@
 //! The order that keeps verifiers safe, whatever crashes in between:
 //!
 //! 1. make a key in the slot that is not in use;
-//! 2. X.509: sign its root certificate;
+//! 2. X.509: get its certificate, self-signed or from the upstream authority, whose roots are published first;
 //! 3. publish the authority in the trust bundle;
 //! 4. write it to the journal as prepared;
 //! 5. later, write it to the journal as active, and only then sign with it.
 //!
 //! A crash before 4 leaves an authority in the bundle that never signed anything: harmless, it expires.
 
+mod authority;
+
+use std::collections::HashSet;
+
 use steeple_spiffe::{Certificate, PublicKey};
+
+pub(super) use authority::chain_leads_to;
+pub use authority::{Authority, Kind, SlotId, Slots};
 
 use super::journal::Journal;
 
@@ -28,111 +35,19 @@ pub fn activation_threshold(lifetime: i64) -> i64 {
     (lifetime / 6).min(7 * DAY)
 }
 
-/// What an authority signs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    X509,
-    Jwt,
-}
-
-impl Kind {
-    pub const ALL: [Self; 2] = [Self::X509, Self::Jwt];
-
-    /// Where the key manager keeps the key of a slot; SPIRE's names.
-    pub fn key_id(self, slot: SlotId) -> String {
-        match self {
-            Self::X509 => format!("x509-CA-{}", slot.as_str()),
-            Self::Jwt => format!("JWT-Signer-{}", slot.as_str()),
-        }
-    }
-}
-
-/// One of a kind's two places.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SlotId {
-    A,
-    B,
-}
-
-impl SlotId {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::A => "A",
-            Self::B => "B",
-        }
-    }
-
-    pub fn parse(id: &str) -> Option<Self> {
-        match id {
-            "A" => Some(Self::A),
-            "B" => Some(Self::B),
-            _ => None,
-        }
-    }
-
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Self::A => Self::B,
-            Self::B => Self::A,
-        }
-    }
-}
-
-/// A key that signs, or is about to.
-#[derive(Clone, Debug)]
-pub struct Authority {
-    pub kind: Kind,
-    pub slot: SlotId,
-    /// X.509: the subject key id in lowercase hex. JWT: the `kid`.
-    pub id: String,
-    /// Unix seconds.
-    pub issued_at: i64,
-    /// Unix seconds.
-    pub not_after: i64,
-    pub public_key: PublicKey,
-    /// X.509 only: the self-signed root.
-    pub certificate: Option<Certificate>,
-}
-
-impl Authority {
-    pub fn key_id(&self) -> String {
-        self.kind.key_id(self.slot)
-    }
-
-    /// X.509: who signed it, as the certificate says, in lowercase hex; empty for a root and for JWT keys.
-    pub(super) fn upstream_id(&self) -> String {
-        let certificate = self.certificate.as_ref();
-        certificate.and_then(Certificate::authority_key_id).map(|id| hex(&id)).unwrap_or_default()
-    }
-
-    fn is_expired(&self, now: i64) -> bool {
-        self.not_after <= now
-    }
-
-    fn left_is_within(&self, threshold: fn(i64) -> i64, now: i64) -> bool {
-        self.not_after - now <= threshold(self.not_after - self.issued_at)
-    }
-}
-
-/// Both places of one kind.
-#[derive(Clone, Debug)]
-pub struct Slots {
-    /// Signs. `None` until the first one is made.
-    pub current: Option<Authority>,
-    /// Published and journaled, waits for its turn.
-    pub next: Option<Authority>,
-}
-
 /// What has happened.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// Time has passed; begins a rotation. What a rotation before left unanswered is given up.
     Tick,
-    /// [`Effect::GenerateKey`] is done. `kid` is what a JWT authority is to be called.
+    /// An operator wants a new authority in the place of the next one, now. Begins as [`Event::Tick`] does.
+    Prepare(Kind),
+    /// An operator wants the next authority to take over now. Begins as [`Event::Tick`] does.
+    Activate(Kind),
+    /// [`Effect::GenerateKey`] is done. `kid` is what a JWT or WIT authority is to be called.
     KeyGenerated { public_key: PublicKey, kid: String },
-    /// [`Effect::SignRoot`] is done.
-    RootSigned(Certificate),
+    /// [`Effect::SignCa`] is done. `upstream_chain` as in [`Authority`].
+    CaSigned { certificate: Certificate, upstream_chain: Vec<Certificate> },
     /// [`Effect::Publish`] is done.
     Published,
     /// [`Effect::SaveJournal`] is done.
@@ -146,8 +61,8 @@ pub enum Event {
 pub enum Effect {
     /// Make a new key; an old one under the same id is replaced.
     GenerateKey { kind: Kind, slot: SlotId },
-    /// Make the root certificate of a new key.
-    SignRoot { slot: SlotId, public_key: PublicKey, not_after: i64 },
+    /// Make the CA certificate of a new key. If an upstream authority does, its roots are to be published too.
+    SignCa { slot: SlotId, public_key: PublicKey, not_after: i64 },
     /// Append the authority to the trust bundle.
     Publish(Authority),
     /// Make the journal durable.
@@ -159,18 +74,28 @@ pub enum Effect {
 #[derive(Clone, Debug)]
 enum Work {
     Generating { kind: Kind, slot: SlotId },
-    Signing { slot: SlotId, public_key: PublicKey, issued_at: i64, not_after: i64 },
+    Signing { slot: SlotId, public_key: PublicKey, issued_at: i64 },
     Publishing(Authority),
     Saving,
+}
+
+/// What an operator asked for.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    Prepare(Kind),
+    Activate(Kind),
 }
 
 /// The authorities of one server.
 #[derive(Clone, Debug)]
 pub struct State {
     ttl: i64,
-    jwt: bool,
-    x509_slots: Slots,
-    jwt_slots: Slots,
+    /// Those that there are.
+    kinds: Vec<Kind>,
+    slots: [Slots; 3],
+    /// Ids of authorities that must not sign any longer than it takes to replace them.
+    distrusted: HashSet<String>,
+    order: Option<Order>,
     journal: Journal,
     /// The journal has changed since it was last saved: nothing else happens until it is.
     unsaved: bool,
@@ -182,13 +107,15 @@ pub struct State {
 }
 
 impl State {
-    /// As loaded: `journal` and the slots that [`super::journal::load`] found usable. `ttl` > 0 in seconds.
-    pub fn new(ttl: i64, jwt: bool, journal: Journal, x509_slots: Slots, jwt_slots: Slots) -> Self {
+    /// As loaded: `journal` and the slots, in the order of [`Kind::ALL`], that [`super::journal::load`] found usable.
+    /// `ttl` > 0 in seconds.
+    pub fn new(ttl: i64, kinds: Vec<Kind>, journal: Journal, slots: [Slots; 3]) -> Self {
         Self {
             ttl,
-            jwt,
-            x509_slots,
-            jwt_slots,
+            kinds,
+            slots,
+            distrusted: HashSet::new(),
+            order: None,
             journal,
             unsaved: false,
             taking_over: Vec::new(),
@@ -198,50 +125,47 @@ impl State {
     }
 
     pub fn slots(&self, kind: Kind) -> &Slots {
-        match kind {
-            Kind::X509 => &self.x509_slots,
-            Kind::Jwt => &self.jwt_slots,
-        }
+        &self.slots[kind.index()]
     }
 
     pub fn journal(&self) -> &Journal {
         &self.journal
     }
 
+    /// Authorities of these ids, and none but these, are to be replaced: the next rotation does it whatever the time.
+    pub fn distrust(&mut self, ids: HashSet<String>) {
+        self.distrusted = ids;
+    }
+
     fn slots_mut(&mut self, kind: Kind) -> &mut Slots {
-        match kind {
-            Kind::X509 => &mut self.x509_slots,
-            Kind::Jwt => &mut self.jwt_slots,
-        }
+        &mut self.slots[kind.index()]
     }
 
     /// An event that does not fit what is under way changes nothing.
     #[must_use]
     pub fn step(mut self, event: Event, now: i64) -> (Self, Vec<Effect>) {
         let effects = match (event, self.work.take()) {
-            (Event::Tick, _) => {
-                self.given_up.clear();
-                self.plan(now)
-            }
+            (Event::Tick, _) => self.begin(None, now),
+            (Event::Prepare(kind), _) => self.begin(Some(Order::Prepare(kind)), now),
+            (Event::Activate(kind), _) => self.begin(Some(Order::Activate(kind)), now),
             (Event::Failed, Some(work)) => self.failed(&work, now),
             (Event::KeyGenerated { public_key, kid }, Some(Work::Generating { kind, slot })) => {
                 self.key_generated(kind, slot, public_key, kid, now)
             }
             (
-                Event::RootSigned(certificate),
-                Some(Work::Signing { slot, public_key, issued_at, not_after }),
-            ) => {
-                let id = hex(&certificate.subject_key_id().unwrap_or_default());
-                self.publish(Authority {
-                    kind: Kind::X509,
-                    slot,
-                    id,
-                    issued_at,
-                    not_after,
-                    public_key,
-                    certificate: Some(certificate),
-                })
-            }
+                Event::CaSigned { certificate, upstream_chain },
+                Some(Work::Signing { slot, public_key, issued_at }),
+            ) => self.publish(Authority {
+                kind: Kind::X509,
+                slot,
+                id: hex(&certificate.subject_key_id().unwrap_or_default()),
+                issued_at,
+                // An upstream authority may have given less than it was asked for.
+                not_after: certificate.not_after(),
+                public_key,
+                certificate: Some(certificate),
+                upstream_chain,
+            }),
             (Event::Published, Some(Work::Publishing(authority))) => self.published(authority),
             (Event::JournalSaved { row }, Some(Work::Saving)) => self.saved(row, now),
             (_, work) => {
@@ -252,17 +176,30 @@ impl State {
         (self, effects)
     }
 
+    fn begin(&mut self, order: Option<Order>, now: i64) -> Vec<Effect> {
+        self.given_up.clear();
+        self.order = order;
+        self.plan(now)
+    }
+
     fn plan(&mut self, now: i64) -> Vec<Effect> {
         if self.unsaved {
             return self.save();
         }
-        for kind in Kind::ALL {
-            // The journal is found by the X.509 authority: without one, a JWT key could not be recorded.
-            if kind == Kind::Jwt && self.x509_slots.current.is_none() {
+        let ordered = match self.order.take() {
+            Some(Order::Prepare(kind)) => self.prepare(kind),
+            Some(Order::Activate(kind)) => self.activate(kind),
+            None => Vec::new(),
+        };
+        if !ordered.is_empty() {
+            return ordered;
+        }
+        for kind in self.kinds.clone() {
+            // The journal is found by the X.509 authority: without one, another key could not be recorded.
+            if kind != Kind::X509 && self.slots(Kind::X509).current.is_none() {
                 break;
             }
-            let wanted = kind == Kind::X509 || self.jwt;
-            if !wanted || self.given_up.contains(&kind) {
+            if self.given_up.contains(&kind) {
                 continue;
             }
             let effects = self.plan_kind(kind, now);
@@ -279,29 +216,47 @@ impl State {
             Work::Signing { .. } => Kind::X509,
             Work::Publishing(authority) => authority.kind,
             // The store does not work: nothing else would.
-            Work::Saving => return Vec::new(),
+            Work::Saving => {
+                self.order = None;
+                return Vec::new();
+            }
         };
         self.given_up.push(kind);
+        self.order = None;
         self.plan(now)
     }
 
     fn plan_kind(&mut self, kind: Kind, now: i64) -> Vec<Effect> {
-        let slots = self.slots_mut(kind);
-        if slots.next.as_ref().is_some_and(|next| next.is_expired(now)) {
+        let Self { distrusted, slots, .. } = self;
+        let slots = &mut slots[kind.index()];
+        let must_go =
+            |authority: &Authority| distrusted.contains(&authority.id) || authority.is_not_yet_valid(now);
+        if slots.next.as_ref().is_some_and(|next| next.is_expired(now) || must_go(next)) {
             slots.next = None;
         }
         match (&slots.current, &slots.next) {
-            (None, None) => self.generate(kind, SlotId::A),
             (None, Some(_)) => self.activate(kind),
-            (Some(current), None) if current.left_is_within(preparation_threshold, now) => {
-                let slot = current.slot.other();
-                self.generate(kind, slot)
+            (None, None) => self.prepare(kind),
+            (Some(current), None)
+                if must_go(current) || current.left_is_within(preparation_threshold, now) =>
+            {
+                self.prepare(kind)
             }
-            (Some(current), Some(_)) if current.left_is_within(activation_threshold, now) => {
+            (Some(current), Some(_))
+                if must_go(current) || current.left_is_within(activation_threshold, now) =>
+            {
                 self.activate(kind)
             }
             (Some(_), _) => Vec::new(),
         }
+    }
+
+    /// In the slot that is not in use.
+    fn prepare(&mut self, kind: Kind) -> Vec<Effect> {
+        let slots = self.slots(kind);
+        let in_use = slots.current.as_ref().or(slots.old.as_ref());
+        let slot = in_use.map_or(SlotId::A, |authority| authority.slot.other());
+        self.generate(kind, slot)
     }
 
     fn generate(&mut self, kind: Kind, slot: SlotId) -> Vec<Effect> {
@@ -318,22 +273,23 @@ impl State {
         now: i64,
     ) -> Vec<Effect> {
         let (issued_at, not_after) = (now, now.saturating_add(self.ttl));
-        match kind {
-            Kind::X509 => {
-                let effect = Effect::SignRoot { slot, public_key: public_key.clone(), not_after };
-                self.work = Some(Work::Signing { slot, public_key, issued_at, not_after });
-                vec![effect]
-            }
-            Kind::Jwt => self.publish(Authority {
-                kind,
-                slot,
-                id: kid,
-                issued_at,
-                not_after,
-                public_key,
-                certificate: None,
-            }),
+        // Its key is gone.
+        self.slots_mut(kind).next = None;
+        if kind == Kind::X509 {
+            let effect = Effect::SignCa { slot, public_key: public_key.clone(), not_after };
+            self.work = Some(Work::Signing { slot, public_key, issued_at });
+            return vec![effect];
         }
+        self.publish(Authority {
+            kind,
+            slot,
+            id: kid,
+            issued_at,
+            not_after,
+            public_key,
+            certificate: None,
+            upstream_chain: Vec::new(),
+        })
     }
 
     fn publish(&mut self, authority: Authority) -> Vec<Effect> {
@@ -344,7 +300,9 @@ impl State {
     fn published(&mut self, authority: Authority) -> Vec<Effect> {
         let kind = authority.kind;
         self.journal.add(&authority);
-        self.slots_mut(kind).next = Some(authority);
+        let slots = self.slots_mut(kind);
+        slots.next = Some(authority);
+        slots.old = None;
         if self.slots(kind).current.is_none() {
             // The very first one: prepared and active in one write, since the journal is found by the active one.
             return self.activate(kind);
@@ -357,7 +315,8 @@ impl State {
         let slots = self.slots_mut(kind);
         let Some(next) = slots.next.take() else { return Vec::new() };
         self.journal.activate(kind, &next.id);
-        self.slots_mut(kind).current = Some(next);
+        let slots = self.slots_mut(kind);
+        slots.old = slots.current.replace(next);
         self.unsaved = true;
         self.taking_over.push(kind);
         self.save()

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
-use crate::key::{PublicKey, PublicKeyKind};
+use crate::key::{PublicKey, PublicKeyKind, SignatureAlgorithm};
 use crate::x509::Certificate;
 
 pub(super) const USE_X509: &str = "x509-svid";
@@ -13,7 +13,7 @@ pub(super) const USE_WIT: &str = "wit-svid";
 
 /// Members in the order SPIRE (go-jose) writes them.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Jwk {
+pub(crate) struct Jwk {
     #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
     key_use: Option<&'static str>,
     kty: &'static str,
@@ -21,6 +21,8 @@ pub(super) struct Jwk {
     kid: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     crv: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alg: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     x: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,6 +51,15 @@ impl Jwk {
         jwk.x = Some(URL_SAFE_NO_PAD.encode(x));
         jwk.y = Some(URL_SAFE_NO_PAD.encode(y));
         Some(jwk)
+    }
+
+    /// The key as a value of its own, for the claim `cnf` (WIT-SVID §3.2).
+    pub(crate) fn of_confirmation(
+        key: &PublicKey,
+        algorithm: SignatureAlgorithm,
+    ) -> Option<serde_json::Value> {
+        let jwk = Self { alg: Some(algorithm.jws_name()), ..Self::from_key(key, "")? };
+        serde_json::to_value(jwk).ok()
     }
 
     pub(super) fn with_use(mut self, key_use: Option<&'static str>) -> Self {

@@ -98,6 +98,11 @@ impl SignatureAlgorithm {
         }
     }
 
+    /// Whether signatures of this algorithm can be made with `key` in JWS, where each ES algorithm has its one curve.
+    pub fn fits(self, key: &super::PublicKey) -> bool {
+        self.jws_verifier(key.kind()).is_some()
+    }
+
     pub(super) fn rsa_encoding(self) -> Option<&'static RsaSignatureEncoding> {
         match self {
             Self::RsaPkcs1Sha256 => Some(&signature::RSA_PKCS1_SHA256),

@@ -5,9 +5,12 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use steeple_datastore::model::CaJournal;
 use steeple_plugin::conformance::pooled_key;
 use steeple_spiffe::x509::{self, Certificate};
-use steeple_spiffe::{KeyType, PrivateKey, TrustDomain, jwt};
+use steeple_spiffe::{KeyType, PrivateKey, PublicKey, SpiffeId, TrustDomain, jwt};
 
 use super::*;
+use crate::admission::Priority;
+use crate::ca::WitConfig;
+use crate::ca::{AgentX509Params, DownstreamCaParams, JwtParams, WitParams, WorkloadX509Params};
 use crate::fake::{FakeKeys, FakeStore};
 
 fn trust_domain() -> TrustDomain {
@@ -110,7 +113,7 @@ async fn a_root_has_no_upstream_authority() {
     let world = World::new();
     let ca = world.load(&config(), NOW).await.unwrap();
     let rotation = ca.rotation.lock().await;
-    for kind in Kind::ALL {
+    for kind in [Kind::X509, Kind::Jwt] {
         assert_eq!(rotation.state.slots(kind).current.as_ref().unwrap().upstream_id(), "");
     }
 }
@@ -181,17 +184,88 @@ async fn jwt_svids_verify_and_have_spires_claims() {
 
 #[tokio::test]
 async fn every_key_type_signs() {
-    for (ca_key_type, jwt_key_type) in
-        [(KeyType::EcP384, KeyType::Rsa2048), (KeyType::Rsa2048, KeyType::EcP384)]
-    {
+    for (ca_key_type, jwt_key_type) in [
+        (KeyType::EcP384, KeyType::Rsa2048),
+        (KeyType::Rsa2048, KeyType::EcP384),
+        (KeyType::EcP256, KeyType::EcP384),
+        (KeyType::EcP256, KeyType::Rsa4096),
+    ] {
         let world = World::new();
-        let ca = world.load(&CaConfig { ca_key_type, jwt_key_type, ..config() }, NOW).await.unwrap();
+        let wit = Some(WitConfig::new(jwt_key_type));
+        let config = CaConfig { ca_key_type, jwt_key_type, wit, ..config() };
+        let ca = world.load(&config, NOW).await.unwrap();
+        let of_types = |keys: &[(String, PublicKey)]| {
+            keys.iter().all(|(id, key)| {
+                key.key_type() == Some(if id.starts_with("x509") { ca_key_type } else { jwt_key_type })
+            })
+        };
+        let keys = world.keys.public_keys().await.unwrap();
+        assert!(keys.len() == 3 && of_types(&keys), "{keys:?}");
         let svid = ca.sign_workload_x509(workload(0), NOW).await.unwrap();
         let leaf = Certificate::from_der(&svid.chain[0]).unwrap();
         x509::verify_svid(&[leaf], &world.bundle(), NOW).unwrap();
         let token = ca.sign_jwt(token(0), NOW).await.unwrap().token;
         jwt::validate(&token, &world.bundle(), &["audience".to_owned()], NOW).unwrap();
+        ca.sign_wit(wit(0), NOW).await.unwrap();
     }
+}
+
+fn wit(ttl: i32) -> WitParams {
+    WitParams {
+        spiffe_id: id("/workload"),
+        public_key: pooled_key(5).public_key(),
+        algorithm: steeple_spiffe::SignatureAlgorithm::EcdsaSha256,
+        ttl,
+        priority: Priority::default(),
+    }
+}
+
+#[tokio::test]
+async fn wit_svids_have_keys_of_their_own() {
+    let world = World::new();
+    let off = world.load(&config(), NOW).await.unwrap();
+    assert!(matches!(off.sign_wit(wit(0), NOW).await, Err(CaError::WitDisabled)));
+    assert!(world.bundle().wit_authorities.is_empty());
+    let wit_config = WitConfig { issuer: "issuer".to_owned(), ..WitConfig::new(KeyType::EcP384) };
+    let config = CaConfig { wit: Some(wit_config), ca_ttl: 7200, ..config() };
+    let ca = world.load(&config, NOW).await.unwrap();
+    let bundle = world.bundle();
+    let [authority] = &bundle.wit_authorities[..] else { panic!("{:?}", bundle.wit_authorities) };
+    assert_eq!(Some(authority.key_id.clone()), ca.wit_authority_id());
+    assert!(!bundle.jwt_authorities.iter().any(|jwt| jwt.key_id == authority.key_id));
+    assert!(!bundle.to_jwks_json().contains(&authority.key_id), "never among the keys of JWT-SVIDs");
+
+    let signed = ca.sign_wit(wit(0), NOW).await.unwrap();
+    assert_eq!((signed.issued_at, signed.expires_at), (NOW, NOW + 3600));
+    let (input, signature) = signed.token.rsplit_once('.').unwrap();
+    let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let algorithm = steeple_spiffe::SignatureAlgorithm::EcdsaSha384;
+    authority.public_key.verify_jws(algorithm, input.as_bytes(), &signature).unwrap();
+    let part = |n: usize| -> serde_json::Value {
+        let part = URL_SAFE_NO_PAD.decode(signed.token.split('.').nth(n).unwrap()).unwrap();
+        serde_json::from_slice(&part).unwrap()
+    };
+    assert_eq!(part(0), serde_json::json!({"alg": "ES384", "kid": authority.key_id, "typ": "wit+jwt"}));
+    assert_eq!(
+        (&part(1)["iss"], &part(1)["sub"]),
+        (&"issuer".into(), &"spiffe://example.org/workload".into())
+    );
+    assert_eq!(part(1)["cnf"]["jwk"]["alg"], "ES256");
+    // Capped by the key's life; another algorithm than the key's is refused.
+    assert_eq!(ca.sign_wit(wit(9000), NOW).await.unwrap().expires_at, NOW + 7200);
+    let mut other = wit(0);
+    other.algorithm = steeple_spiffe::SignatureAlgorithm::RsaPkcs1Sha256;
+    assert!(matches!(ca.sign_wit(other, NOW).await, Err(CaError::Wit(_))));
+    let mut foreign = wit(0);
+    foreign.spiffe_id = SpiffeId::parse("spiffe://other.org/x").unwrap();
+    assert!(matches!(ca.sign_wit(foreign, NOW).await, Err(CaError::InvalidWitId(_))));
+    // The journal keeps them, and they rotate.
+    let again = world.load(&config, NOW + 10).await.unwrap();
+    assert_eq!(again.wit_authority_id(), ca.wit_authority_id());
+    again.rotate(NOW + 3600).await.unwrap();
+    assert_eq!(world.bundle().wit_authorities.len(), 2);
+    again.rotate(NOW + 7000).await.unwrap();
+    assert_ne!(again.wit_authority_id(), ca.wit_authority_id());
 }
 
 #[tokio::test]

@@ -3,14 +3,16 @@ use steeple_plugin::conformance::pooled_key;
 use super::*;
 
 fn fresh(ttl: i64) -> State {
-    let none = || Slots { current: None, next: None };
-    State::new(ttl, true, Journal::default(), none(), none())
+    State::new(ttl, vec![Kind::X509, Kind::Jwt], Journal::default(), Default::default())
 }
 
 /// Carries effects out as if nothing could fail; returns what was done.
-fn settle(mut state: State, now: i64) -> (State, Vec<String>) {
+fn settle(state: State, now: i64) -> (State, Vec<String>) {
+    settle_from(state, Event::Tick, now)
+}
+
+fn settle_from(mut state: State, mut event: Event, now: i64) -> (State, Vec<String>) {
     let mut done = Vec::new();
-    let mut event = Event::Tick;
     loop {
         let (next, effects) = state.step(event, now);
         state = next;
@@ -35,9 +37,10 @@ fn answer_to(effect: Effect, now: i64) -> (String, Option<Event>) {
             (format!("generate {}", kind.key_id(slot)), Some(event))
         }
         // The state machine needs no real root for a key that only tests use.
-        Effect::SignRoot { slot, public_key, not_after } => {
-            let root = crate::fake::root(&public_key, not_after, now);
-            (format!("sign {}", Kind::X509.key_id(slot)), Some(Event::RootSigned(root)))
+        Effect::SignCa { slot, public_key, not_after } => {
+            let certificate = crate::fake::root(&public_key, not_after, now);
+            let signed = Event::CaSigned { certificate, upstream_chain: Vec::new() };
+            (format!("sign {}", Kind::X509.key_id(slot)), Some(signed))
         }
         Effect::Publish(authority) => (format!("publish {}", authority.key_id()), Some(Event::Published)),
         Effect::SaveJournal(_) => ("save".to_owned(), Some(Event::JournalSaved { row: 1 })),
@@ -109,16 +112,15 @@ fn after_a_long_sleep_it_ends_with_fresh_authorities() {
     let (state, _) = settle(state, 300);
     let (state, done) = settle(state, 100_000);
     assert_eq!(done.iter().filter(|what| what.starts_with("use")).count(), 2, "{done:?}");
-    for kind in Kind::ALL {
+    for kind in [Kind::X509, Kind::Jwt] {
         assert_eq!(state.slots(kind).current.as_ref().map(|current| current.not_after), Some(100_600));
     }
 }
 
 #[test]
 fn without_jwt_no_key_is_made() {
-    let none = || Slots { current: None, next: None };
-    let (_, done) = settle(State::new(600, false, Journal::default(), none(), none()), 0);
-    assert!(!done.iter().any(|what| what.contains("JWT")));
+    let state = State::new(600, vec![Kind::X509], Journal::default(), Default::default());
+    assert!(!settle(state, 0).1.iter().any(|what| what.contains("JWT")));
 }
 
 #[test]
@@ -171,7 +173,7 @@ fn the_journal_keeps_ten_of_each_and_those_in_use() {
     let (mut state, _) = settle(fresh(600), 0);
     for rotation in 1..30 {
         state = settle(state, rotation * 300).0;
-        for kind in Kind::ALL {
+        for kind in [Kind::X509, Kind::Jwt] {
             assert!(state.journal().len(kind) <= 10);
             let signs = state.slots(kind).current.as_ref().map(|current| current.id.clone());
             if kind == Kind::X509 {
@@ -180,4 +182,80 @@ fn the_journal_keeps_ten_of_each_and_those_in_use() {
         }
     }
     assert_eq!(state.journal().len(Kind::Jwt), 10);
+}
+
+const X509: [&str; 4] = ["generate x509-CA-B", "sign x509-CA-B", "publish x509-CA-B", "save"];
+
+#[test]
+fn an_operator_may_prepare_and_activate_at_any_time() {
+    let (state, _) = settle(fresh(600), 0);
+    let first = state.slots(Kind::X509).current.clone().unwrap();
+    let (state, done) = settle_from(state, Event::Prepare(Kind::X509), 10);
+    assert_eq!(done, X509);
+    let prepared = state.slots(Kind::X509).next.clone().unwrap();
+    // Again: the one that waits is replaced, its key with it.
+    let (state, done) = settle_from(state, Event::Prepare(Kind::X509), 20);
+    assert_eq!(done, X509);
+    assert_ne!(state.slots(Kind::X509).next.as_ref().unwrap().id, prepared.id);
+    let (state, done) = settle_from(state, Event::Activate(Kind::X509), 30);
+    assert_eq!(done, ["save", "use x509-CA-B"]);
+    let slots = state.slots(Kind::X509);
+    assert_eq!(slots.old.as_ref().unwrap().id, first.id);
+    assert!(slots.next.is_none());
+    // There is nothing to activate now.
+    let (state, done) = settle_from(state, Event::Activate(Kind::X509), 40);
+    assert!(done.is_empty(), "{done:?}");
+    // The next one takes the old one's slot, whose place ends with that.
+    let (state, done) = settle_from(state, Event::Prepare(Kind::X509), 50);
+    assert_eq!(done[0], "generate x509-CA-A");
+    assert!(state.slots(Kind::X509).old.is_none());
+    let (_, done) = settle_from(state, Event::Prepare(Kind::Jwt), 60);
+    assert_eq!(done, ["generate JWT-Signer-B", "publish JWT-Signer-B", "save"]);
+}
+
+#[test]
+fn an_order_that_fails_is_not_carried_out_later() {
+    let (state, _) = settle(fresh(600), 0);
+    let (state, effects) = state.step(Event::Prepare(Kind::X509), 10);
+    assert!(matches!(effects[..], [Effect::GenerateKey { kind: Kind::X509, .. }]));
+    let (state, effects) = state.step(Event::Failed, 10);
+    assert!(effects.is_empty());
+    assert!(settle(state, 20).1.is_empty());
+}
+
+#[test]
+fn a_distrusted_authority_is_replaced_whatever_the_time() {
+    let (state, _) = settle(fresh(600), 0);
+    let id = |state: &State, kind| state.slots(kind).current.as_ref().unwrap().id.clone();
+    let mut state = state;
+    for (now, kind, key) in [(10, Kind::X509, "x509-CA-B"), (20, Kind::Jwt, "JWT-Signer-B")] {
+        let before = id(&state, kind);
+        state.distrust([before.clone()].into());
+        let (next, done) = settle(state, now);
+        state = next;
+        assert_eq!(done[0], format!("generate {key}"));
+        assert_eq!(done.last().unwrap(), &format!("use {key}"));
+        assert_ne!(id(&state, kind), before);
+        assert!(settle(state.clone(), now + 1).1.is_empty(), "once is enough");
+    }
+    // A prepared one that is trusted takes over at once; one that is not is made anew.
+    let (state, _) = settle_from(state, Event::Prepare(Kind::X509), 30);
+    let next = state.slots(Kind::X509).next.clone().unwrap();
+    let mut trusted = state.clone();
+    trusted.distrust([id(&state, Kind::X509)].into());
+    assert_eq!(settle(trusted, 40).1, ["save", "use x509-CA-A"]);
+    let mut neither = state.clone();
+    neither.distrust([id(&state, Kind::X509), next.id].into());
+    assert_eq!(settle(neither, 40).1[0], "generate x509-CA-A");
+}
+
+#[test]
+fn a_clock_that_went_back_gets_an_authority_that_is_valid_now() {
+    let (state, _) = settle(fresh(600), 10_000);
+    // Within what certificates are dated back, nothing happens.
+    assert!(settle(state.clone(), 9_990).1.is_empty());
+    let (state, done) = settle(state, 5_000);
+    assert_eq!(done, [&X509[..], &["save", "use x509-CA-B"]].concat());
+    assert_eq!(state.slots(Kind::X509).current.as_ref().unwrap().not_after, 5_600);
+    assert!(settle(state, 5_010).1.is_empty());
 }

@@ -67,12 +67,14 @@ async fn journals_are_sound(world: &World, now: i64, context: &str) {
             assert!(journal.len(kind) <= 10, "{context}: journal grows");
         }
         let keys = world.keys.public_keys().await.unwrap();
-        let loaded = journal::load(&journal, &keys, world.store.bundle(&trust_domain()).as_ref(), now);
-        let unknown = loaded.unusable.iter().find(|(_, reason)| *reason == journal::Unusable::NotInBundle);
+        let bundle = world.store.bundle(&trust_domain());
+        let around = Surroundings { keys: &keys, bundle: bundle.as_ref(), upstream: false, now };
+        let loaded = journal::load(&journal, around);
+        let unknown = loaded.unusable.iter().find(|(_, _, reason)| *reason == journal::Unusable::NotInBundle);
         // Long after its end an authority may be pruned before the journal is written again.
-        if let Some((id, _)) = unknown {
+        if let Some((_, id, _)) = unknown {
             assert!(
-                loaded.x509.current.is_none_or(|current| current.id != *id),
+                loaded.slots[0].current.as_ref().is_none_or(|current| current.id != *id),
                 "{context}: {id} signs unpublished"
             );
         }
