@@ -38,6 +38,8 @@ pub struct View {
     inner: RwLock<Inner>,
     position: watch::Sender<Position>,
     bundles: watch::Sender<Bundles>,
+    /// Counts changes of federation relationships; these are read where they are needed.
+    relationships: watch::Sender<u64>,
 }
 
 /// What a change replaces in one step.
@@ -76,6 +78,7 @@ impl View {
             trust_domain,
             position: watch::Sender::new(position.clone()),
             bundles: watch::Sender::new(Arc::clone(&bundles)),
+            relationships: watch::Sender::new(0),
             inner: RwLock::new(Inner {
                 index,
                 bundles,
@@ -147,6 +150,11 @@ impl View {
     /// All bundles, now and whenever one changes.
     pub fn watch_bundles(&self) -> watch::Receiver<Bundles> {
         self.bundles.subscribe()
+    }
+
+    /// Moves whenever a federation relationship may have changed.
+    pub fn watch_relationships(&self) -> watch::Receiver<u64> {
+        self.relationships.subscribe()
     }
 
     /// Returns once reads see `revision`: what a caller that has just written waits for. Bound it with a timeout.

@@ -118,11 +118,15 @@ impl View {
     fn apply(&self, changes: Vec<Logged>, bundles: HashMap<TrustDomain, Option<Bundle>>) {
         let mut inner = self.write();
         inner.set_bundles(&self.trust_domain, bundles);
+        let relationships = changes.iter().any(|logged| matches!(logged.change, Change::Federation { .. }));
         for logged in changes {
             inner.apply(logged.change);
             inner.position.revision = logged.revision;
         }
         self.publish(&inner);
+        if relationships {
+            self.relationships.send_modify(|count| *count += 1);
+        }
     }
 
     /// Goes from what is here to what the snapshot holds.
@@ -170,6 +174,7 @@ impl View {
         }
         inner.position = Position { revision: snapshot.revision, log_id: snapshot.log_id.into() };
         self.publish(&inner);
+        self.relationships.send_modify(|count| *count += 1);
     }
 
     /// Tells waiters; called with the lock held so that none sees the position before what it stands for.

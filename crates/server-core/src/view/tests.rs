@@ -318,3 +318,15 @@ async fn rotations_are_told_to_whom_they_concern() {
     assert!(theirs.take().is_none());
     assert!(mine.take().is_none(), "an order is told once");
 }
+
+#[tokio::test]
+async fn changed_relationships_are_told() {
+    let followed = followed().await;
+    let mut relationships = followed.view.watch_relationships();
+    relationships.borrow_and_update();
+    followed.commit(Change::Other);
+    followed.settled().await;
+    assert!(!relationships.has_changed().unwrap());
+    followed.commit(Change::Federation { trust_domain: trust_domain() });
+    relationships.changed().await.unwrap();
+}
