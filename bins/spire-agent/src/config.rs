@@ -10,6 +10,7 @@ mod flags;
 mod plugins;
 mod trust;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use steeple_agent_core::rotation::RotationPolicy;
 use steeple_plugins_base::workload_attestor::UnixConfig;
 use steeple_runtime::health::HealthConfig;
 use steeple_runtime::logs::LogConfig;
-use steeple_spiffe::{KeyType, TrustDomain};
+use steeple_spiffe::{KeyType, SpiffeId, TrustDomain};
 use zeroize::Zeroizing;
 
 pub use flags::RunFlags;
@@ -37,6 +38,8 @@ pub struct Config {
     /// `None` with `disable_workload_api`.
     pub socket_path: Option<PathBuf>,
     pub admin_socket_path: Option<PathBuf>,
+    /// Who may use the Delegated Identity API.
+    pub authorized_delegates: HashSet<SpiffeId>,
     pub join_token: Secret,
     pub trust: TrustConfig,
     pub log: LogConfig,

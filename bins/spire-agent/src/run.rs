@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use steeple_agent_api::delegated::DelegatedIdentity;
 use steeple_agent_api::identity::{AgentIdentity, IdentityConfig};
 use steeple_agent_api::signing::Signing;
 use steeple_agent_api::storage::Storage;
@@ -75,9 +76,16 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
         _ = synced.wait_for(|synced| *synced) => {}
         () = tasks.shutdown().requested() => bail!("{}", tasks.shutdown().reason().as_deref().unwrap_or("stopped before the first sync")),
     }
-    let api = WorkloadApi::new(state.clone(), attestation(&config), signing, config.workload.clone());
+    let attestation = attestation(&config);
+    let delegated = DelegatedIdentity::new(
+        state.clone(),
+        attestation.clone(),
+        signing.clone(),
+        config.authorized_delegates.clone(),
+    );
+    let api = WorkloadApi::new(state.clone(), attestation, signing, config.workload.clone());
     let sockets = endpoints::bind(&config)?;
-    let parts = endpoints::Parts { api, state, identity, logs: logs.clone(), started };
+    let parts = endpoints::Parts { api, delegated, state, identity, logs: logs.clone(), started };
     sockets.serve(&config, &tasks, parts)?;
     let _ = serving.send(());
     Ok(())

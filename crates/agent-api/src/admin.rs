@@ -1,4 +1,4 @@
-//! The admin socket: Debug and Logger. Delegated Identity is not served yet and not registered.
+//! The admin socket: Debug and Logger.
 
 use std::sync::Arc;
 use std::time::Duration;

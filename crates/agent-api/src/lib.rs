@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`workload`] | the SPIFFE Workload API |
 //! | [`admin`] | Debug and Logger on the admin socket |
+//! | [`delegated`] | the Delegated Identity API, there too |
 //! | [`health`] | gRPC health and the HTTP check `agent` |
 //! | [`attest`] | a caller's selectors |
 //! | [`identity`] | the agent's own SVID: attest, store, renew |
@@ -15,6 +16,7 @@
 pub mod admin;
 pub mod attest;
 mod convert;
+pub mod delegated;
 pub mod failure;
 pub mod health;
 pub mod identity;

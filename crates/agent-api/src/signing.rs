@@ -137,26 +137,18 @@ impl Signing {
             .map(|((job, result), key)| signed(&job.entry, result, &key))
             .collect();
         let now = self.state.now();
-        let mut updated = Vec::with_capacity(jobs.len());
-        let mut cache = self.state.cache();
-        for (job, outcome) in jobs.iter().zip(outcomes) {
-            match outcome {
-                Ok(svid) => {
-                    if cache.issued(job, svid, now) {
-                        updated.push(&job.entry);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(subsystem_name = "manager", entry_id = &*job.entry.id, spiffe_id = %job.entry.spiffe_id, error, "X.509-SVID was not issued");
-                    cache.failed(job, &error, now);
-                }
+        for (job, outcome) in jobs.iter().zip(&outcomes) {
+            if let Err(error) = outcome {
+                tracing::warn!(subsystem_name = "manager", entry_id = &*job.entry.id, spiffe_id = %job.entry.spiffe_id, error, "X.509-SVID was not issued");
             }
         }
+        let mut cache = self.state.cache();
+        let updated = cache.settle(jobs.iter().zip(outcomes), now);
         let held = cache.svid_count();
         drop(cache);
         metrics::gauge!("lru_cache_svid_map_size", "svid_type" => "X509").set(held as f64);
-        for entry in updated {
-            tracing::debug!(subsystem_name = "cache_manager", entry = &*entry.id, spiffe_id = %entry.spiffe_id, "SVID updated");
+        for (job, _) in jobs.iter().zip(updated).filter(|(_, updated)| *updated) {
+            tracing::debug!(subsystem_name = "cache_manager", entry = &*job.entry.id, spiffe_id = %job.entry.spiffe_id, "SVID updated");
         }
         true
     }
@@ -183,10 +175,7 @@ impl Signing {
 
     fn all_failed(&self, jobs: &[SignJob], error: &str) {
         let now = self.state.now();
-        let mut cache = self.state.cache();
-        for job in jobs {
-            cache.failed(job, error, now);
-        }
+        self.state.cache().settle(jobs.iter().map(|job| (job, Err(error.to_owned()))), now);
     }
 
     /// A JWT-SVID for `audience`, cached or new.

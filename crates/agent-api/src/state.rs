@@ -23,6 +23,8 @@ pub struct AgentState {
     pub(crate) work: Notify,
     last_sync: std::sync::atomic::AtomicI64,
     closed: watch::Sender<bool>,
+    /// Counts changes of any bundle.
+    bundle_changes: watch::Sender<u64>,
 }
 
 impl AgentState {
@@ -36,6 +38,7 @@ impl AgentState {
             work: Notify::new(),
             last_sync: std::sync::atomic::AtomicI64::new(0),
             closed: watch::Sender::new(false),
+            bundle_changes: watch::Sender::new(0),
         }
     }
 
@@ -80,12 +83,19 @@ impl AgentState {
             cache.apply(changes, self.now());
             let entries = cache.entry_count() as f64;
             drop(cache);
+            if !(changes.bundles.is_empty() && changes.removed_bundles.is_empty()) {
+                self.bundle_changes.send_modify(|count| *count += 1);
+            }
             self.work.notify_one();
             metrics::gauge!("lru_cache_record_map_size", "svid_type" => "X509").set(entries);
             metrics::gauge!("sync_entries_total").set(entries);
             metrics::gauge!("sync_bundles_total").set(self.view().bundle_count() as f64);
         }
         report.tell();
+    }
+
+    pub(crate) fn bundle_changes(&self) -> watch::Receiver<u64> {
+        self.bundle_changes.subscribe()
     }
 
     /// Answers and ends every call to the Workload API: clients connect again, to the agent that comes next.

@@ -9,6 +9,8 @@
 
 #[path = "agent/agent.rs"]
 mod agent;
+#[path = "agent/delegated.rs"]
+mod delegated;
 #[path = "agent/server.rs"]
 mod server;
 #[path = "agent/stop.rs"]

@@ -290,6 +290,44 @@ impl Cache {
     /// The server signed it.
     /// False if it came too late: the entry changed or went meanwhile.
     pub fn issued(&mut self, job: &SignJob, svid: Svid, now: Millis) -> bool {
+        self.settle([(job, Ok(svid))], now) == [true]
+    }
+
+    /// The server did not sign it: tried again after a growing pause.
+    pub fn failed(&mut self, job: &SignJob, error: &str, now: Millis) {
+        self.settle([(job, Err(error.to_owned()))], now);
+    }
+
+    /// A batch of [`Cache::issued`] and [`Cache::failed`] in one: who receives many of them hears it once. Says of each
+    /// whether an SVID was taken over.
+    pub fn settle<'a>(
+        &mut self,
+        outcomes: impl IntoIterator<Item = (&'a SignJob, Result<Svid, String>)>,
+        now: Millis,
+    ) -> Vec<bool> {
+        let mut reached = HashSet::new();
+        let mut taken = Vec::new();
+        for (job, outcome) in outcomes {
+            let (issued, tells) = match outcome {
+                Ok(svid) => {
+                    let issued = self.take_svid(job, svid, now);
+                    (issued, issued)
+                }
+                Err(error) => (false, self.take_failure(job, &error, now)),
+            };
+            taken.push(issued);
+            if tells {
+                reached.extend(self.reached(&job.entry.selectors));
+            }
+        }
+        for group in reached {
+            self.refresh(group, now);
+        }
+        self.trim(now);
+        taken
+    }
+
+    fn take_svid(&mut self, job: &SignJob, svid: Svid, now: Millis) -> bool {
         if !self.answered(job) {
             return false;
         }
@@ -312,27 +350,23 @@ impl Cache {
             self.idle.insert((record.used, job.entry.id.clone()));
         }
         self.schedule(&job.entry.id, now);
-        self.refresh_reached(&job.entry, now);
-        self.trim(now);
         true
     }
 
-    /// The server did not sign it: tried again after a growing pause.
-    pub fn failed(&mut self, job: &SignJob, error: &str, now: Millis) {
+    /// True if it is the first failure of this SVID.
+    fn take_failure(&mut self, job: &SignJob, error: &str, now: Millis) -> bool {
         if !self.answered(job) {
-            return;
+            return false;
         }
         let jitter = 0.9 + 0.2 * self.rng.f64();
-        let Some(record) = self.records.get_mut(&job.entry.id) else { return };
+        let Some(record) = self.records.get_mut(&job.entry.id) else { return false };
         let pause = (RETRY_FIRST * RETRY_FACTOR.powi(record.failures.min(30) as i32)).min(RETRY_MAX);
         let first = record.failures == 0;
         record.failures += 1;
         record.error = Some(error.into());
         record.retry_at = now + (pause * jitter) as Millis;
         self.schedule(&job.entry.id, now);
-        if first {
-            self.refresh_reached(&job.entry, now);
-        }
+        first
     }
 
     /// Has this entry's SVID signed again at once; one that is being signed now counts as old.
@@ -461,12 +495,6 @@ impl Cache {
             .candidates(selectors)
             .filter(|id| self.groups.get(id).is_some_and(|group| selectors.is_subset_of(&group.selectors)))
             .collect()
-    }
-
-    fn refresh_reached(&mut self, entry: &Entry, now: Millis) {
-        for group in self.reached(&entry.selectors) {
-            self.refresh(group, now);
-        }
     }
 
     /// Works out anew what a group receives and tells it if that changed.

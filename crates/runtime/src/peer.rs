@@ -65,6 +65,17 @@ impl Peer {
         }
     }
 
+    /// Holds the process that has this number now, for a trusted caller who names it.
+    pub fn of_process(pid: i32) -> Result<Self, PeerError> {
+        // `from_raw` takes no negative number.
+        let number = (pid > 0).then(|| Pid::from_raw(pid)).flatten().ok_or(PeerError::Gone { pid })?;
+        let pidfd = pidfd_open(number, PidfdFlags::empty()).map_err(|err| gone_or(pid, err.into()))?;
+        let status =
+            std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|err| gone_or(pid, err))?;
+        let (uid, gid) = (effective_id(&status, "Uid:"), effective_id(&status, "Gid:"));
+        Self::held(sys::Credentials { pid, uid, gid }, pidfd)
+    }
+
     /// For kernels without SO_PEERPIDFD. Between connect and pidfd_open the number may pass to another process; one
     /// that runs under another user or group is noticed here, a later change at [`still_here`](Self::still_here).
     fn by_number(credentials: sys::Credentials) -> Result<Self, PeerError> {

@@ -1,5 +1,6 @@
 //! `agent { }`
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use steeple_agent_api::WorkloadConfig;
 use steeple_agent_core::rotation::RotationPolicy;
 use steeple_config::{Block, GoDuration, UnknownKeys};
 use steeple_runtime::logs::{LogConfig, LogFormat, LogLevel};
-use steeple_spiffe::{KeyType, TrustDomain};
+use steeple_spiffe::{KeyType, SpiffeId, TrustDomain};
 use zeroize::Zeroizing;
 
 use super::experimental::{self, Experimental};
@@ -28,6 +29,7 @@ pub(super) struct Agent {
     pub server_port: u16,
     pub socket_path: Option<PathBuf>,
     pub admin_socket_path: Option<PathBuf>,
+    pub authorized_delegates: HashSet<SpiffeId>,
     pub join_token: Secret,
     pub trust: TrustConfig,
     pub log: LogConfig,
@@ -71,6 +73,7 @@ pub(super) fn decode(
         agent_pid: std::process::id(),
     };
     Ok(Agent {
+        authorized_delegates: authorized_delegates(block, &trust_domain)?,
         key_type: key_type(block)?,
         x509_cache_max: cache_size(block, "x509_svid_cache_max_size")?,
         jwt_cache_max: cache_size(block, "jwt_svid_cache_max_size")?,
@@ -90,6 +93,27 @@ pub(super) fn decode(
     })
 }
 
+/// Who may use the Delegated Identity API: identities of the own trust domain.
+fn authorized_delegates(
+    block: &mut Block<'_>,
+    trust_domain: &TrustDomain,
+) -> Result<HashSet<SpiffeId>, LoadError> {
+    let ids = block.strings("authorized_delegates")?.unwrap_or_default();
+    let parse = |id: String| {
+        let problem = match SpiffeId::parse(&id) {
+            Ok(parsed) if parsed.is_member_of(trust_domain) && !parsed.path().is_empty() => {
+                return Ok(parsed);
+            }
+            Ok(_) => format!(
+                "error validating authorized delegate: \"{id}\" is no workload's SPIFFE ID of trust domain \"{trust_domain}\""
+            ),
+            Err(error) => format!("error validating authorized delegate: \"{id}\": {error}"),
+        };
+        Err(invalid(block, "authorized_delegates", &problem))
+    };
+    ids.into_iter().map(parse).collect()
+}
+
 /// What SPIRE has and we do not (yet): refused by name, never ignored.
 fn unserved(block: &mut Block<'_>, flags: &RunFlags) -> Result<(), LoadError> {
     refuse_on(block, &["profiling_enabled"])?;
@@ -97,9 +121,6 @@ fn unserved(block: &mut Block<'_>, flags: &RunFlags) -> Result<(), LoadError> {
         block,
         &["profiling_port", "profiling_freq", "profiling_names", "sds", "trust_bundle_spiffe_workload_api"],
     )?;
-    if block.strings("authorized_delegates")?.is_some_and(|ids| !ids.is_empty()) {
-        return Err(unsupported(block, "authorized_delegates"));
-    }
     let mode = flags.rebootstrap_mode.clone().or(string(block, "rebootstrap_mode")?);
     match mode.as_deref() {
         None | Some("never") => {}

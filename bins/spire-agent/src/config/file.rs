@@ -35,6 +35,7 @@ pub(super) fn decode(body: &Body, flags: &RunFlags) -> Result<Config, LoadError>
         server_port: agent.server_port,
         socket_path: agent.socket_path,
         admin_socket_path: agent.admin_socket_path,
+        authorized_delegates: agent.authorized_delegates,
         join_token: agent.join_token,
         trust: agent.trust,
         log: agent.log,

@@ -148,10 +148,23 @@ fn lax_blocks_warn_as_spire_does_not() {
 }
 
 #[test]
+fn delegates_are_workloads_of_the_own_trust_domain() {
+    let config = with("authorized_delegates = [\"spiffe://example.org/cilium-agent\"]").unwrap();
+    assert_eq!(config.authorized_delegates.len(), 1);
+    for (id, reason) in [
+        ("spiffe://other.org/d", "trust domain \"example.org\""),
+        ("spiffe://example.org", "trust domain \"example.org\""),
+        ("cilium-agent", "scheme is missing or invalid"),
+    ] {
+        let error = refusal(&format!("authorized_delegates = [\"{id}\"]"));
+        assert!(error.contains("error validating authorized delegate") && error.contains(reason), "{error}");
+    }
+}
+
+#[test]
 fn what_is_not_served_is_refused_by_name() {
     for (extra, name) in [
         ("sds { default_svid_name = \"x\" }", "sds"),
-        ("authorized_delegates = [\"spiffe://example.org/d\"]", "authorized_delegates"),
         ("rebootstrap_mode = \"auto\"", "rebootstrap_mode"),
         ("trust_bundle_spiffe_workload_api = \"unix:///x\"", "trust_bundle_spiffe_workload_api"),
         ("profiling_enabled = true", "profiling_enabled"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use steeple_agent_api::admin::{DebugServer, DebugService, LoggerServer, LoggerService};
+use steeple_agent_api::delegated::{DelegatedIdentity, DelegatedIdentityServer};
 use steeple_agent_api::health::HealthService;
 use steeple_agent_api::{AgentIdentity, AgentState, WorkloadApi};
 use steeple_runtime::grpc;
@@ -54,6 +55,7 @@ pub struct Sockets {
 /// What is served.
 pub struct Parts {
     pub api: WorkloadApi,
+    pub delegated: DelegatedIdentity,
     pub state: Arc<AgentState>,
     pub identity: Arc<AgentIdentity>,
     pub logs: LogHandle,
@@ -110,6 +112,7 @@ impl Sockets {
             let serving = grpc::server_builder()
                 .add_service(DebugServer::new(debug))
                 .add_service(LoggerServer::new(LoggerService { logs: parts.logs }))
+                .add_service(DelegatedIdentityServer::new(parts.delegated))
                 .serve_with_incoming_shutdown(listener, shutdown.requested());
             tasks.spawn("admin API", OnEnd::Shutdown, serving);
         }

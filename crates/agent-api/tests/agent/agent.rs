@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use steeple_agent_api::delegated::{DelegatedIdentity, DelegatedIdentityServer};
 use steeple_agent_api::identity::{AgentIdentity, IdentityConfig, IdentityError, TrustError, TrustSource};
 use steeple_agent_api::signing::Signing;
 use steeple_agent_api::storage::Storage;
@@ -16,10 +17,11 @@ use steeple_agent_core::CacheConfig;
 use steeple_plugin::{Caller, KeyManager, WorkloadAttestError, WorkloadAttestor};
 use steeple_plugins_base::key_manager::MemoryKeyManager;
 use steeple_plugins_base::node_attestor::JoinToken;
+use steeple_proto::spire::api::agent::delegatedidentity::v1::delegated_identity_client::DelegatedIdentityClient;
 use steeple_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use steeple_runtime::clock::FakeClock;
 use steeple_runtime::{grpc, uds};
-use steeple_spiffe::{Certificate, KeyType, TrustDomain};
+use steeple_spiffe::{Certificate, KeyType, SpiffeId, TrustDomain};
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
@@ -154,6 +156,21 @@ impl Agent {
         Workload { client: connect(path).await }
     }
 
+    /// Serves the Delegated Identity API for these delegates and connects to it.
+    pub async fn delegated(&self, delegates: &[&str]) -> DelegatedIdentityClient<Channel> {
+        let attestation = WorkloadAttestation::new(vec![self.attestor()]);
+        let delegates = delegates.iter().map(|id| SpiffeId::parse(id).unwrap()).collect();
+        let api = DelegatedIdentity::new(self.state.clone(), attestation, self.signing.clone(), delegates);
+        let path = self.dir.path().join("admin.sock");
+        let listener = uds::bind(&path, 0o770).unwrap();
+        let serving = grpc::server_builder()
+            .add_service(DelegatedIdentityServer::new(api))
+            .serve_with_incoming(listener);
+        super::spawn(async move { drop(serving.await) });
+        // Cilium's limit.
+        DelegatedIdentityClient::new(channel(path).await).max_decoding_message_size(20 << 20)
+    }
+
     pub fn attestor(&self) -> Arc<dyn WorkloadAttestor> {
         Arc::new(Attestor(self.selector.clone(), self.attested.clone()))
     }
@@ -178,14 +195,17 @@ pub struct Workload {
 }
 
 pub async fn connect(path: PathBuf) -> SpiffeWorkloadApiClient<Channel> {
-    let channel = Endpoint::from_static("http://localhost")
+    SpiffeWorkloadApiClient::new(channel(path).await)
+}
+
+async fn channel(path: PathBuf) -> Channel {
+    Endpoint::from_static("http://localhost")
         .connect_with_connector(tower::service_fn(move |_| {
             let path = path.clone();
             async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
         }))
         .await
-        .unwrap();
-    SpiffeWorkloadApiClient::new(channel)
+        .unwrap()
 }
 
 /// A request as workloads send it.

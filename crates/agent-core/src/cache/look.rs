@@ -24,6 +24,13 @@ impl Cache {
         self.bundle.as_ref()
     }
 
+    /// Every bundle known: the own one first, then by trust domain.
+    pub fn bundles(&self) -> Vec<Arc<Bundle>> {
+        let mut federated: Vec<_> = self.federated.values().cloned().collect();
+        federated.sort_by(|a, b| a.trust_domain.cmp(&b.trust_domain));
+        self.bundle.iter().cloned().chain(federated).collect()
+    }
+
     pub fn entry(&self, id: &str) -> Option<&Arc<Entry>> {
         self.records.get(id).map(|record| &record.entry)
     }
