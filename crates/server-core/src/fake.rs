@@ -3,6 +3,7 @@
 
 mod keys;
 mod store;
+mod upstream;
 
 use std::sync::Mutex;
 
@@ -12,6 +13,7 @@ use steeple_spiffe::{PublicKey, TrustDomain};
 
 pub use keys::FakeKeys;
 pub use store::FakeStore;
+pub use upstream::{FakeUpstream, Mood};
 
 /// How many cases a random test plays: `STEEPLE_CASES` if it is set, for long runs, else what takes a second or two.
 pub fn cases(usual: u32) -> u32 {

@@ -297,7 +297,7 @@ impl CaManager {
         })
     }
 
-    fn signs_with(&self, kind: Kind, id: &str) -> bool {
+    pub(super) fn signs_with(&self, kind: Kind, id: &str) -> bool {
         let signs = match kind {
             Kind::X509 => self.x509_authority_id(),
             Kind::Jwt => self.jwt_authority_id(),

@@ -242,6 +242,7 @@ impl CaManager {
                 subsystem_name = "ca_manager",
                 "Expired certificates were successfully pruned from bundle"
             );
+            self.refresh_bundle().await?;
         }
         Ok(())
     }

@@ -274,16 +274,7 @@ impl Datastore for FakeStore {
     async fn append_bundle(&self, bundle: Bundle, _now: i64) -> Result<Bundle> {
         let stored = self.inner().bundles.get(&bundle.trust_domain).cloned();
         let mut merged = stored.clone().unwrap_or_else(|| Bundle::new(bundle.trust_domain.clone()));
-        for added in bundle.x509_authorities {
-            merged.add_x509_authority(added.certificate);
-        }
-        for added in bundle.jwt_authorities {
-            if merged.find_jwt_authority(&added.key_id).is_none() {
-                merged.jwt_authorities.push(added);
-            }
-        }
-        if stored.as_ref() != Some(&merged) {
-            merged.sequence_number += 1;
+        if steeple_datastore::merge::append_bundle(&mut merged, bundle) {
             self.commit_bundle(merged.clone())?;
         }
         Ok(merged)
@@ -304,6 +295,7 @@ impl Datastore for FakeStore {
         let before_pruning = bundle.clone();
         bundle.x509_authorities.retain(|known| known.certificate.not_after() >= before);
         bundle.jwt_authorities.retain(|known| known.expires_at >= before);
+        bundle.wit_authorities.retain(|known| known.expires_at >= before);
         let changed = bundle != before_pruning && !bundle.x509_authorities.is_empty();
         if changed {
             self.commit_bundle(bundle)?;

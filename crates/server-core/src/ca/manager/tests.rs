@@ -1,4 +1,6 @@
 mod crashes;
+mod local;
+mod upstream;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -11,7 +13,7 @@ use super::*;
 use crate::admission::Priority;
 use crate::ca::WitConfig;
 use crate::ca::{AgentX509Params, DownstreamCaParams, JwtParams, WitParams, WorkloadX509Params};
-use crate::fake::{FakeKeys, FakeStore};
+use crate::fake::{FakeKeys, FakeStore, FakeUpstream, Mood};
 
 fn trust_domain() -> TrustDomain {
     TrustDomain::new("example.org").unwrap()
@@ -35,6 +37,24 @@ impl World {
 
     async fn load(&self, config: &CaConfig, now: i64) -> Result<CaManager, CaError> {
         CaManager::load(config.clone(), Arc::clone(&self.keys) as _, Arc::clone(&self.store) as _, now).await
+    }
+
+    async fn load_under(
+        &self,
+        upstream: &Arc<FakeUpstream>,
+        config: &CaConfig,
+        now: i64,
+    ) -> Result<CaManager, CaError> {
+        let plugins = CaPlugins {
+            upstream: Some(Arc::clone(upstream) as _),
+            ..CaPlugins::new(Arc::clone(&self.keys) as _)
+        };
+        CaManager::load_with(config.clone(), plugins, Arc::clone(&self.store) as _, now).await
+    }
+
+    /// Another server on the same database, with keys of its own.
+    fn another(&self) -> Self {
+        Self { keys: Arc::new(FakeKeys::default()), store: Arc::clone(&self.store) }
     }
 
     fn bundle(&self) -> Bundle {
@@ -191,8 +211,8 @@ async fn every_key_type_signs() {
         (KeyType::EcP256, KeyType::Rsa4096),
     ] {
         let world = World::new();
-        let wit = Some(WitConfig::new(jwt_key_type));
-        let config = CaConfig { ca_key_type, jwt_key_type, wit, ..config() };
+        let wit_config = Some(WitConfig::new(jwt_key_type));
+        let config = CaConfig { ca_key_type, jwt_key_type, wit: wit_config, ..config() };
         let ca = world.load(&config, NOW).await.unwrap();
         let of_types = |keys: &[(String, PublicKey)]| {
             keys.iter().all(|(id, key)| {
