@@ -23,6 +23,52 @@ pub mod journal {
     include!("gen/journal.rs");
 }
 
+/// The part of Envoy's xDS API that the agent speaks.
+#[cfg(feature = "envoy")]
+pub mod envoy {
+    pub mod config {
+        pub mod core {
+            pub mod v3 {
+                include!("gen/envoy.config.core.v3.rs");
+            }
+        }
+    }
+    pub mod extensions {
+        pub mod transport_sockets {
+            pub mod tls {
+                pub mod v3 {
+                    include!("gen/envoy.extensions.transport_sockets.tls.v3.rs");
+                }
+            }
+        }
+    }
+    pub mod service {
+        pub mod discovery {
+            pub mod v3 {
+                include!("gen/envoy.service.discovery.v3.rs");
+            }
+        }
+        pub mod secret {
+            pub mod v3 {
+                include!("gen/envoy.service.secret.v3.rs");
+            }
+        }
+    }
+    pub mod r#type {
+        pub mod v3 {
+            include!("gen/envoy.r#type.v3.rs");
+        }
+    }
+}
+
+/// gRPC's error model.
+#[cfg(feature = "envoy")]
+pub mod google {
+    pub mod rpc {
+        include!("gen/google.rpc.rs");
+    }
+}
+
 /// Steeple's own.
 #[cfg(feature = "steeple")]
 pub mod steeple {
