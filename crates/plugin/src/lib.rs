@@ -12,6 +12,9 @@ pub mod conformance;
 
 pub use credential_composer::{ComposeError, CredentialComposer, X509SvidAttributes};
 pub use key_manager::{KeyManager, KeyManagerError};
-pub use node_attestor::{AgentAttributes, AgentNodeAttestor, AttestError, ServerNodeAttestor};
+pub use node_attestor::{
+    AgentAttributes, AgentNodeAttestor, AttestError, Attestation, AttestorHost, Challenged, Evidence,
+    ServerNodeAttestor,
+};
 pub use upstream_authority::{MintedX509Ca, UpstreamAuthority, UpstreamAuthorityError};
 pub use workload_attestor::{Caller, WorkloadAttestError, WorkloadAttestor};

@@ -9,9 +9,10 @@ use steeple_proto::spire::api::server::{
     logger::v1::logger_server::LoggerServer, svid::v1::svid_server::SvidServer,
 };
 use steeple_proto::steeple::agent::v1::sync_server::SyncServer;
+use steeple_proto::spire::api::server::trustdomain::v1::trust_domain_server::TrustDomainServer;
+use steeple_proto::steeple::server::v1::federation_server::FederationServer;
 use steeple_proto::steeple::server::v1::rotation_server::RotationServer;
 use steeple_runtime::grpc::MAX_MESSAGE;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
@@ -20,6 +21,7 @@ use crate::agent::AgentService;
 use crate::bundle::BundleService;
 use crate::debug::DebugService;
 use crate::entry::EntryService;
+use crate::federation::FederationService;
 use crate::health::HealthService;
 use crate::logger::LoggerService;
 use crate::push::PushService;
@@ -27,6 +29,7 @@ use crate::reflection::reflection;
 use crate::rotation::RotationService;
 use crate::state::ServerState;
 use crate::svid::SvidService;
+use crate::trust_domain::TrustDomainService;
 
 /// For the TCP endpoint.
 pub fn tcp_routes(state: &Arc<ServerState>) -> Routes {
@@ -56,11 +59,14 @@ pub fn local_routes(state: &Arc<ServerState>) -> Routes {
     }
 }
 
+/// Anybody may call AttestAgent, many times at once: what the server keeps of a request that has no proof is small.
+const MAX_AGENT_MESSAGE: usize = 256 * 1024;
+
 /// On both. Answers may be larger than requests: SPIRE's commands and agents take what they get.
 fn shared(state: &Arc<ServerState>) -> Routes {
     Routes::from(Routes::default().into_axum_router().fallback(unknown_service))
         .add_service(
-            AgentServer::new(AgentService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
+            AgentServer::new(AgentService::new(state.clone())).max_decoding_message_size(MAX_AGENT_MESSAGE),
         )
         .add_service(
             BundleServer::new(BundleService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
@@ -70,16 +76,18 @@ fn shared(state: &Arc<ServerState>) -> Routes {
         )
         .add_service(SvidServer::new(SvidService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE))
         .add_service(
+            TrustDomainServer::new(TrustDomainService::new(state.clone()))
+                .max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            FederationServer::new(FederationService::new(state.clone()))
+                .max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
             RotationServer::new(RotationService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
         )
 }
 
-/// grpc-go's answer for a service that is not on this endpoint.
 async fn unknown_service(uri: http::Uri) -> http::Response<Body> {
-    let path = uri.path();
-    let text = match path.strip_prefix('/').unwrap_or(path).rsplit_once('/') {
-        Some((service, _)) => format!("unknown service {service}"),
-        None => format!("malformed method name: {path:?}"),
-    };
-    Status::unimplemented(text).into_http()
+    crate::layer::unknown_service(uri.path()).into_http()
 }

@@ -1,7 +1,7 @@
 //! How an agent proves which node it is.
 
 use async_trait::async_trait;
-use steeple_plugin::{AgentNodeAttestor, AttestError};
+use steeple_plugin::{AgentNodeAttestor, AttestError, Attestation};
 use zeroize::Zeroizing;
 
 /// Agent side of `join_token`: the payload is the token, and there is no challenge. The server's side is in its
@@ -28,15 +28,24 @@ impl AgentNodeAttestor for JoinToken {
         "join_token"
     }
 
-    async fn payload(&self) -> Result<Vec<u8>, AttestError> {
+    async fn begin(&self) -> Result<Box<dyn Attestation>, AttestError> {
         if self.token.is_empty() {
             // SPIRE's text.
             return Err(AttestError::InvalidArgument("join token was not provided".to_owned()));
         }
-        Ok(self.token.as_bytes().to_vec())
+        Ok(Box::new(Begun(self.token.clone())))
+    }
+}
+
+struct Begun(Zeroizing<String>);
+
+#[async_trait]
+impl Attestation for Begun {
+    fn payload(&self) -> Vec<u8> {
+        self.0.as_bytes().to_vec()
     }
 
-    async fn respond(&self, _challenge: Vec<u8>) -> Result<Vec<u8>, AttestError> {
+    async fn respond(&mut self, _challenge: Vec<u8>) -> Result<Vec<u8>, AttestError> {
         Err(AttestError::InvalidArgument("join_token has no challenge to respond to".to_owned()))
     }
 }
@@ -49,10 +58,11 @@ mod tests {
     async fn the_payload_is_the_token() {
         let attestor = JoinToken::new("secret".to_owned());
         assert_eq!(attestor.name(), "join_token");
-        assert_eq!(attestor.payload().await.unwrap(), b"secret");
-        assert!(attestor.respond(Vec::new()).await.is_err());
+        let mut begun = attestor.begin().await.unwrap();
+        assert_eq!(begun.payload(), b"secret");
+        assert!(begun.respond(Vec::new()).await.is_err());
         assert!(!format!("{attestor:?}").contains("secret"));
-        let missing = JoinToken::new(String::new()).payload().await.unwrap_err();
-        assert_eq!(missing.to_string(), "join token was not provided");
+        let missing = JoinToken::new(String::new()).begin().await.err().map(|error| error.to_string());
+        assert_eq!(missing.as_deref(), Some("join token was not provided"));
     }
 }

@@ -94,7 +94,8 @@ impl AgentIdentity {
     ) -> Result<(Option<types::X509svid>, bool), IdentityError> {
         let attestor = &self.config.attestor;
         let refused = |error| ServerError::attestor(attestor.name(), &error);
-        let payload = attestor.payload().await.map_err(refused)?;
+        let mut begun = attestor.begin().await.map_err(refused)?;
+        let payload = begun.payload();
         let first = attest_agent_request::Step::Params(attest_agent_request::Params {
             data: Some(types::AttestationData { r#type: attestor.name().to_owned(), payload }),
             params: Some(AgentX509svidParams { csr }),
@@ -116,7 +117,7 @@ impl AgentIdentity {
                     return Ok((result.svid, result.reattestable));
                 }
                 Some(attest_agent_response::Step::Challenge(challenge)) => {
-                    let answer = attestor.respond(challenge).await.map_err(refused)?;
+                    let answer = begun.respond(challenge).await.map_err(refused)?;
                     let step = attest_agent_request::Step::ChallengeResponse(answer);
                     steps.send(AttestAgentRequest { step: Some(step) }).await.map_err(broken)?;
                 }

@@ -1,11 +1,12 @@
 //! AttestAgent: payload, challenges, and an agent's first X.509-SVID (spire.md §6.2).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use steeple_datastore::Error as StoreError;
 use steeple_datastore::model::{Agent, Selector};
-use steeple_plugin::{AgentAttributes, ServerNodeAttestor};
+use steeple_plugin::{AgentAttributes, AttestError, Challenged, Evidence};
 use steeple_proto::spire::api::server::agent::v1 as pb;
 use steeple_proto::spire::api::server::agent::v1::attest_agent_request::{Params, Step as Asked};
 use steeple_proto::spire::api::server::agent::v1::attest_agent_response::{
@@ -29,6 +30,15 @@ type Answer = Result<pb::AttestAgentResponse, Status>;
 
 /// How long an agent, which may be anybody, may take for each message. SPIRE waits for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// And for the whole attestation, whatever its attestor has to look up.
+const PATIENCE_IN_ALL: Duration = Duration::from_mins(2);
+
+/// Challenges in one attestation. No attestor known needs more than two.
+const MAX_CHALLENGES: usize = 8;
+
+/// Bytes of an attestation payload, a challenge's answer or a CSR. The largest known payloads, chains of certificates and
+/// cloud documents, are a tenth of it.
+const MAX_EVIDENCE: usize = 64 * 1024;
 
 pub(super) fn serve(
     state: &Arc<ServerState>,
@@ -74,7 +84,21 @@ async fn attest(
         join_token(state, &payload).await?
     } else {
         let attestor = state.attestors.get(&kind).ok_or_else(|| AgentError::UnknownAttestor(kind.clone()))?;
-        challenge(state, attestor.clone(), payload, requests, answers).await?
+        let evidence = Evidence { payload, client_ip: client_ip(rpc.caller()) };
+        let mut agent = RemoteAgent { requests, answers, challenges_left: MAX_CHALLENGES, broken: None };
+        let outcome = tokio::time::timeout(PATIENCE_IN_ALL, attestor.attest(evidence, &mut agent)).await;
+        match (agent.broken, outcome) {
+            (Some(broken), _) => return Err(broken),
+            (None, Ok(outcome)) => {
+                outcome.map_err(|error| AgentError::Attestor { name: kind.clone(), error })?
+            }
+            (None, Err(_)) => {
+                return Err(AgentError::Slow {
+                    what: "node attestation",
+                    seconds: PATIENCE_IN_ALL.as_secs(),
+                });
+            }
+        }
     };
     learned.push("agent_id", attributes.spiffe_id.as_str());
     admit(state, rpc, &kind, attributes, &csr).await
@@ -102,6 +126,8 @@ fn pieces(first: pb::AttestAgentRequest) -> Result<(String, Vec<u8>, Vec<u8>), A
     if data.payload.is_empty() {
         return Err(AgentError::Params("missing attestation data payload"));
     }
+    bounded("attestation data payload", &data.payload)?;
+    bounded("CSR", &params.csr)?;
     Ok((data.r#type, data.payload, params.csr))
 }
 
@@ -120,41 +146,54 @@ async fn join_token(state: &ServerState, payload: &[u8]) -> Result<AgentAttribut
     Ok(AgentAttributes { spiffe_id, selector_values: Vec::new(), can_reattest: false })
 }
 
-/// Carries challenges and responses between the attestor and the agent until the attestor has decided.
-async fn challenge(
-    state: &ServerState,
-    attestor: Arc<dyn ServerNodeAttestor>,
-    payload: Vec<u8>,
-    mut requests: Streaming<pb::AttestAgentRequest>,
-    answers: &mpsc::Sender<Answer>,
-) -> Result<AgentAttributes, AgentError> {
-    let (challenges, mut to_agent) = mpsc::channel(1);
-    let (from_agent, responses) = mpsc::channel(1);
-    let (decided, decision) = tokio::sync::oneshot::channel();
-    state.tasks.spawn_until_shutdown("node attestor", OnEnd::Log, async move {
-        // Nobody waits any more if the agent has gone.
-        let _ = decided.send(attestor.attest(payload, challenges, responses).await);
-    });
-    while let Some(challenge) = to_agent.recv().await {
+/// The agent at the other end of the stream.
+struct RemoteAgent<'a> {
+    requests: Streaming<pb::AttestAgentRequest>,
+    answers: &'a mpsc::Sender<Answer>,
+    challenges_left: usize,
+    /// Why the stream is of no more use; this is what the call ends with then.
+    broken: Option<AgentError>,
+}
+
+impl RemoteAgent<'_> {
+    async fn exchange(&mut self, challenge: Vec<u8>) -> Result<Vec<u8>, AgentError> {
+        self.challenges_left = self.challenges_left.checked_sub(1).ok_or(AgentError::TooManyChallenges)?;
         let answer = pb::AttestAgentResponse { step: Some(Answered::Challenge(challenge)) };
-        patiently("reading a challenge", answers.send(Ok(answer)))
+        patiently("reading a challenge", self.answers.send(Ok(answer)))
             .await?
             .map_err(|_| AgentError::ReceiveChallenge("the agent has gone".to_owned()))?;
-        let response = match patiently("its answer to a challenge", requests.message()).await? {
-            Ok(Some(pb::AttestAgentRequest { step: Some(Asked::ChallengeResponse(response)) })) => response,
-            Ok(Some(_)) => Vec::new(),
-            Ok(None) => return Err(AgentError::ReceiveChallenge("EOF".to_owned())),
-            Err(status) => return Err(AgentError::ReceiveChallenge(status.message().to_owned())),
-        };
-        if from_agent.send(response).await.is_err() {
-            break;
+        match patiently("its answer to a challenge", self.requests.message()).await? {
+            Ok(Some(pb::AttestAgentRequest { step: Some(Asked::ChallengeResponse(response)) })) => {
+                bounded("challenge response", &response)?;
+                Ok(response)
+            }
+            Ok(Some(_)) => Ok(Vec::new()),
+            Ok(None) => Err(AgentError::ReceiveChallenge("EOF".to_owned())),
+            Err(status) => Err(AgentError::ReceiveChallenge(status.message().to_owned())),
         }
     }
-    match decision.await {
-        Ok(outcome) => outcome.map_err(AgentError::Attestor),
-        Err(_) => Err(AgentError::Attestor(steeple_plugin::AttestError::Unavailable(
-            "the server is stopping".to_owned(),
-        ))),
+}
+
+#[tonic::async_trait]
+impl Challenged for RemoteAgent<'_> {
+    async fn challenge(&mut self, challenge: Vec<u8>) -> Result<Vec<u8>, AttestError> {
+        self.exchange(challenge).await.map_err(|broken| {
+            let text = broken.to_string();
+            self.broken = Some(broken);
+            AttestError::Internal(text)
+        })
+    }
+}
+
+fn bounded(what: &'static str, bytes: &[u8]) -> Result<(), AgentError> {
+    if bytes.len() <= MAX_EVIDENCE { Ok(()) } else { Err(AgentError::Oversized { what, most: MAX_EVIDENCE }) }
+}
+
+/// The peer of the connection, as SPIRE hands it to attestors. Behind a load balancer it is the balancer's.
+fn client_ip(caller: &Caller) -> Option<IpAddr> {
+    match caller {
+        Caller::Remote { addr, .. } => Some(addr.ip().to_canonical()),
+        Caller::Local(_) => None,
     }
 }
 

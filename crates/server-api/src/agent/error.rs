@@ -27,6 +27,8 @@ pub enum AgentError {
     Count(#[source] StoreError),
     #[error("failed to list agents: {0}")]
     List(#[source] StoreError),
+    #[error("failed to {0} agents: cannot list by empty selectors set")]
+    NoSelectors(&'static str),
     #[error("failed to fetch agent: {0}")]
     Fetch(#[source] StoreError),
     #[error("failed to remove agent: {0}")]
@@ -60,8 +62,14 @@ pub enum AgentError {
     TakeToken(#[source] StoreError),
     #[error("failed to create join token ID: {0}")]
     TokenId(#[source] IdError),
-    #[error("{0}")]
-    Attestor(AttestError),
+    #[error("nodeattestor({name}): {error}")]
+    Attestor { name: String, error: AttestError },
+    /// Ours.
+    #[error("malformed param: {what} is larger than {most} bytes")]
+    Oversized { what: &'static str, most: usize },
+    /// Ours: SPIRE lets an attestor go on for ever.
+    #[error("gave up on the attestation: its attestor asks for more challenges than any needs")]
+    TooManyChallenges,
     #[error("failed to receive challenge from agent: {0}")]
     ReceiveChallenge(String),
     #[error("agent ID cannot collide with the server ID")]
@@ -103,6 +111,7 @@ impl ApiError for AgentError {
             | Self::ExpiresBefore(_)
             | Self::Receive(_)
             | Self::Params(_)
+            | Self::Oversized { .. }
             | Self::TokenGone
             | Self::TokenExpired
             | Self::NilParams
@@ -115,7 +124,7 @@ impl ApiError for AgentError {
             Self::TooManyOpen(_) => Code::ResourceExhausted,
             Self::UnknownAttestor(_) => Code::FailedPrecondition,
             Self::Banned | Self::MustReattest => Code::PermissionDenied,
-            Self::Attestor(e) => match e {
+            Self::Attestor { error, .. } => match error {
                 AttestError::InvalidArgument(_) => Code::InvalidArgument,
                 AttestError::PermissionDenied(_) => Code::PermissionDenied,
                 AttestError::Unavailable(_) => Code::Unavailable,
@@ -123,6 +132,7 @@ impl ApiError for AgentError {
             },
             Self::Count(_)
             | Self::List(_)
+            | Self::NoSelectors(_)
             | Self::Fetch(_)
             | Self::Remove(_)
             | Self::Ban(_)
@@ -131,6 +141,7 @@ impl ApiError for AgentError {
             | Self::TakeToken(_)
             | Self::TokenId(_)
             | Self::ReceiveChallenge(_)
+            | Self::TooManyChallenges
             | Self::ServerId
             | Self::Put(_)
             | Self::Sign(_)

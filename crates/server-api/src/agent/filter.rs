@@ -18,7 +18,8 @@ pub(super) fn from_count(filter: count_agents_request::Filter) -> Filter {
     }
 }
 
-pub(super) fn from_proto(filter: &Filter) -> Result<AgentFilter, AgentError> {
+/// `verb` is what the caller does: list or count.
+pub(super) fn from_proto(filter: &Filter, verb: &'static str) -> Result<AgentFilter, AgentError> {
     let mut out = AgentFilter {
         attestation_type: Some(filter.by_attestation_type.clone()).filter(|kind| !kind.is_empty()),
         banned: filter.by_banned,
@@ -38,6 +39,9 @@ pub(super) fn from_proto(filter: &Filter) -> Result<AgentFilter, AgentError> {
                 wanted.r#match
             )))
         })?;
+        if selectors.is_empty() {
+            return Err(AgentError::NoSelectors(verb));
+        }
         out.selectors = Some((selectors, behavior));
     }
     Ok(out)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use steeple_plugin::{AgentAttributes, AttestError, ServerNodeAttestor};
+use steeple_plugin::{AgentAttributes, AttestError, Challenged, Evidence, ServerNodeAttestor};
 use steeple_proto::spire::api::server::agent::v1 as pb;
 use steeple_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use steeple_proto::spire::api::server::agent::v1::attest_agent_request::{Params, Step};
@@ -185,14 +185,13 @@ impl ServerNodeAttestor for Riddle {
 
     async fn attest(
         &self,
-        payload: Vec<u8>,
-        challenges: mpsc::Sender<Vec<u8>>,
-        mut responses: mpsc::Receiver<Vec<u8>>,
+        evidence: Evidence,
+        agent: &mut dyn Challenged,
     ) -> Result<AgentAttributes, AttestError> {
+        let payload = evidence.payload;
         let reversed: Vec<u8> = payload.iter().rev().copied().collect();
         for _ in 0..self.rounds {
-            challenges.send(payload.clone()).await.map_err(|e| AttestError::Internal(e.to_string()))?;
-            if responses.recv().await.as_ref() != Some(&reversed) {
+            if agent.challenge(payload.clone()).await? != reversed {
                 return Err(AttestError::PermissionDenied("wrong answer".to_owned()));
             }
         }
@@ -248,12 +247,33 @@ async fn a_wrong_answer_and_a_clash_with_the_server_are_refused() {
     let attestors: Vec<Arc<dyn ServerNodeAttestor>> = vec![Arc::new(Riddle { rounds: 1 })];
     let server = start(Options { attestors, ..Options::default() }).await;
     let status = riddle(&server, "/spire/agent/riddle/x", false).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::PermissionDenied, "wrong answer"));
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::PermissionDenied, "nodeattestor(riddle): wrong answer")
+    );
     let status = riddle(&server, "/spire/server", true).await.unwrap_err();
     assert_eq!(
         (status.code(), status.message()),
         (Code::Internal, "agent ID cannot collide with the server ID")
     );
+}
+
+/// What anybody may send is bounded before any attestor reads it.
+#[tokio::test]
+async fn oversized_evidence_is_refused() {
+    let attestors: Vec<Arc<dyn ServerNodeAttestor>> = vec![Arc::new(Riddle { rounds: 100 })];
+    let server = start(Options { attestors, ..Options::default() }).await;
+    let status = attest(server.anonymous(), params("riddle", &[b'x'; 64 * 1024 + 1])).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::InvalidArgument, "malformed param: attestation data payload is larger than 65536 bytes")
+    );
+    let status = attest(server.anonymous(), params("riddle", &[b'x'; 300 * 1024])).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "not even read: {status}");
+    // An attestor that goes on and on, or one that is led on.
+    let status = riddle(&server, "/spire/agent/riddle/long", true).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal, "{status}");
+    assert!(status.message().contains("more challenges than any needs"), "{status}");
 }
 
 /// An agent that goes away in the middle leaves nothing behind.
