@@ -85,7 +85,7 @@ pub(crate) fn command(server: &Server) -> Result<Command> {
 
 pub(crate) fn query(server: &Server, database: &str, sql: &str) -> Result<String> {
     let mut command = Command::new(program(server.engine(), "mariadb", &[])?);
-    command.args(["--no-defaults", "-u", "root", "-B", "-N", "-e", sql]);
+    command.args(["--no-defaults", "-u", "root", "-B", "-N", "--skip-ssl", "-e", sql]);
     command.arg("-S").arg(server.path("run/sql.sock"));
     if !database.is_empty() {
         command.arg(database);

@@ -111,6 +111,7 @@ impl Server {
             *process = Some(child);
         }
         let end = Instant::now() + PATIENCE;
+        let mut refusal = String::new();
         while Instant::now() < end {
             if let Some(status) = process.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
                 *process = None;
@@ -120,12 +121,13 @@ impl Server {
                 Engine::Postgres => postgres::query(self, "postgres", "select 1"),
                 _ => mysql::query(self, "", "select 1"),
             };
-            if answer.is_ok() {
-                return Ok(());
+            match answer {
+                Ok(_) => return Ok(()),
+                Err(err) => refusal = format!("{err:#}"),
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        bail!("{} does not answer in {PATIENCE:?}; its log:\n{}", self.engine, self.log())
+        bail!("{} does not answer in {PATIENCE:?}: {refusal}; its log:\n{}", self.engine, self.log())
     }
 
     /// Ends it in order; connections are cut.
