@@ -45,6 +45,14 @@ pub struct Method {
     pub bucket: Bucket,
 }
 
+impl Method {
+    /// Whether the endpoint has the method's service: the one for people is on the Unix socket only, that for
+    /// agents of ours on TCP only.
+    pub fn is_served(&self, local: bool) -> bool {
+        if local { !self.path.starts_with("/steeple.agent.v1.") } else { self.access != LOCAL }
+    }
+}
+
 /// The row of a full method path.
 pub fn method(path: &str) -> Option<&'static Method> {
     static INDEX: LazyLock<HashMap<&'static str, &'static Method>> =
@@ -90,6 +98,16 @@ macro_rules! health {
     ($($t:tt)*) => { rpc!("grpc.health.v1.Health", "Health", $($t)*) };
 }
 
+macro_rules! trust_domain {
+    ($($t:tt)*) => { rpc!("spire.api.server.trustdomain.v1.TrustDomain", "trustdomain.v1.TrustDomain", $($t)*) };
+}
+
+macro_rules! local_authority {
+    ($($t:tt)*) => {
+        rpc!("spire.api.server.localauthority.v1.LocalAuthority", "localauthority.v1.LocalAuthority", $($t)*)
+    };
+}
+
 /// All rows, in the order of spire.md §1.7.
 pub const METHODS: &[Method] = &[
     agent!("CountAgents", LOCAL_ADMIN, Unlimited),
@@ -127,6 +145,29 @@ pub const METHODS: &[Method] = &[
     svid!("NewJWTSVID", AGENT, Jsr),
     svid!("BatchNewWITSVID", AGENT, Wit),
     svid!("NewDownstreamX509CA", DOWNSTREAM, Csr),
+    trust_domain!("ListFederationRelationships", LOCAL_ADMIN, Unlimited),
+    trust_domain!("GetFederationRelationship", LOCAL_ADMIN, Unlimited),
+    trust_domain!("BatchCreateFederationRelationship", LOCAL_ADMIN, Unlimited),
+    trust_domain!("BatchUpdateFederationRelationship", LOCAL_ADMIN, Unlimited),
+    trust_domain!("BatchDeleteFederationRelationship", LOCAL_ADMIN, Unlimited),
+    trust_domain!("RefreshBundle", LOCAL_ADMIN, Unlimited),
+    local_authority!("GetJWTAuthorityState", LOCAL_ADMIN, Unlimited),
+    local_authority!("PrepareJWTAuthority", LOCAL_ADMIN, Unlimited),
+    local_authority!("ActivateJWTAuthority", LOCAL_ADMIN, Unlimited),
+    local_authority!("TaintJWTAuthority", LOCAL_ADMIN, Unlimited),
+    local_authority!("RevokeJWTAuthority", LOCAL_ADMIN, Unlimited),
+    local_authority!("GetX509AuthorityState", LOCAL_ADMIN, Unlimited),
+    local_authority!("PrepareX509Authority", LOCAL_ADMIN, Unlimited),
+    local_authority!("ActivateX509Authority", LOCAL_ADMIN, Unlimited),
+    local_authority!("TaintX509Authority", LOCAL_ADMIN, Unlimited),
+    local_authority!("TaintX509UpstreamAuthority", LOCAL_ADMIN, Unlimited),
+    local_authority!("RevokeX509Authority", LOCAL_ADMIN, Unlimited),
+    local_authority!("RevokeX509UpstreamAuthority", LOCAL_ADMIN, Unlimited),
+    local_authority!("GetWITAuthorityState", LOCAL_ADMIN, Unlimited),
+    local_authority!("PrepareWITAuthority", LOCAL_ADMIN, Unlimited),
+    local_authority!("ActivateWITAuthority", LOCAL_ADMIN, Unlimited),
+    local_authority!("TaintWITAuthority", LOCAL_ADMIN, Unlimited),
+    local_authority!("RevokeWITAuthority", LOCAL_ADMIN, Unlimited),
     logger!("GetLogger", LOCAL, Unlimited),
     logger!("SetLogLevel", LOCAL, Unlimited),
     logger!("ResetLogLevel", LOCAL, Unlimited),
@@ -145,6 +186,13 @@ pub const METHODS: &[Method] = &[
     health!("Watch", LOCAL, Unlimited),
     rpc!("steeple.server.v1.Rotation", "steeple.server.v1.Rotation", "RotateEntries", LOCAL_ADMIN, Unlimited),
     rpc!("steeple.server.v1.Rotation", "steeple.server.v1.Rotation", "RotateAgents", LOCAL_ADMIN, Unlimited),
+    rpc!(
+        "steeple.server.v1.Federation",
+        "steeple.server.v1.Federation",
+        "ListStates",
+        LOCAL_ADMIN,
+        Unlimited
+    ),
     // Ours: the same callers as SyncAuthorizedEntries.
     rpc!("steeple.agent.v1.Sync", "steeple.agent.v1.Sync", "Watch", AGENT, Unlimited),
 ];
@@ -158,7 +206,7 @@ mod tests {
         for row in METHODS {
             assert_eq!(method(row.path), Some(row));
         }
-        assert_eq!(method("/spire.api.server.trustdomain.v1.TrustDomain/RefreshBundle"), None);
+        assert_eq!(method("/spire.api.server.trustdomain.v1.TrustDomain/Nothing"), None);
         assert_eq!(method(""), None);
     }
 
@@ -167,7 +215,7 @@ mod tests {
         let count = |access: Access| {
             METHODS.iter().filter(|m| m.path.starts_with("/spire.") && m.access == access).count()
         };
-        assert_eq!(count(LOCAL_ADMIN), 22);
+        assert_eq!(count(LOCAL_ADMIN), 45);
         assert_eq!(count(LOCAL_ADMIN_AGENT), 1);
         assert_eq!(count(AGENT), 7);
         assert_eq!(count(LOCAL), 4);

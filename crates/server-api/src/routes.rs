@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
+use steeple_proto::spire::api::server::trustdomain::v1::trust_domain_server::TrustDomainServer;
 use steeple_proto::spire::api::server::{
     agent::v1::agent_server::AgentServer, bundle::v1::bundle_server::BundleServer,
     debug::v1::debug_server::DebugServer, entry::v1::entry_server::EntryServer,
+    localauthority::v1::local_authority_server::LocalAuthorityServer,
     logger::v1::logger_server::LoggerServer, svid::v1::svid_server::SvidServer,
 };
 use steeple_proto::steeple::agent::v1::sync_server::SyncServer;
-use steeple_proto::spire::api::server::trustdomain::v1::trust_domain_server::TrustDomainServer;
 use steeple_proto::steeple::server::v1::federation_server::FederationServer;
 use steeple_proto::steeple::server::v1::rotation_server::RotationServer;
 use steeple_runtime::grpc::MAX_MESSAGE;
@@ -23,6 +24,7 @@ use crate::debug::DebugService;
 use crate::entry::EntryService;
 use crate::federation::FederationService;
 use crate::health::HealthService;
+use crate::localauthority::LocalAuthorityService;
 use crate::logger::LoggerService;
 use crate::push::PushService;
 use crate::reflection::reflection;
@@ -75,6 +77,10 @@ fn shared(state: &Arc<ServerState>) -> Routes {
             EntryServer::new(EntryService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
         )
         .add_service(SvidServer::new(SvidService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(
+            LocalAuthorityServer::new(LocalAuthorityService::new(state.clone()))
+                .max_decoding_message_size(MAX_MESSAGE),
+        )
         .add_service(
             TrustDomainServer::new(TrustDomainService::new(state.clone()))
                 .max_decoding_message_size(MAX_MESSAGE),

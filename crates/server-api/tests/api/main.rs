@@ -11,6 +11,7 @@
 mod agents;
 mod attest;
 mod audit;
+mod authorities;
 mod bundles;
 mod entries;
 mod harness;
@@ -21,3 +22,5 @@ mod push;
 mod rotation;
 mod svids;
 mod sync;
+mod trust_domains;
+mod wit;
