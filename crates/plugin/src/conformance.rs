@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use steeple_spiffe::{KeyType, PrivateKey, SignatureAlgorithm};
+use steeple_spiffe::x509::{self, DistinguishedName, Issuer, LeafTemplate, SerialNumber};
+use steeple_spiffe::{Certificate, KeyType, PrivateKey, SignatureAlgorithm, SpiffeId, TrustDomain};
 
-use crate::{KeyManager, KeyManagerError};
+use crate::{KeyManager, KeyManagerError, UpstreamAuthority, UpstreamAuthorityError};
 
 /// What every key manager keeps to. `keys` is empty; `key_types` are those it supports.
 pub async fn key_manager(keys: Arc<dyn KeyManager>, key_types: &[KeyType]) {
@@ -105,6 +106,73 @@ async fn keys_do_not_touch_each_other(keys: Arc<dyn KeyManager>, key_type: KeyTy
     for made in made {
         assert!(listed.contains(&made), "{:?} is missing", made.0);
     }
+}
+
+/// What every upstream authority keeps to. It signs for `trust_domain`; `now` in Unix seconds.
+pub async fn upstream_authority(upstream: &dyn UpstreamAuthority, trust_domain: &TrustDomain, now: i64) {
+    let td = trust_domain.id_string();
+    for key_type in [KeyType::EcP256, KeyType::EcP384, KeyType::Rsa2048] {
+        let key = PrivateKey::generate(key_type).expect("generate");
+        for ttl in [60, 3600] {
+            let csr = request(&key, &[&td]);
+            let minted = upstream.mint_x509_ca(&csr, ttl, now).await.expect("mint");
+            let ca = minted.chain.first().expect("our CA comes first");
+            assert_eq!(ca.public_key(), key.public_key());
+            assert!(ca.is_ca() && ca.key_usage().is_some_and(|usage| usage.cert_sign()));
+            assert_eq!(ca.uri_sans(), [td.clone()]);
+            assert!(ca.not_before() <= now && ca.not_after() > now && ca.not_after() <= now + ttl);
+            assert!(!minted.roots.is_empty());
+            let leaf = leaf_below(ca, &key, trust_domain, now);
+            let svid: Vec<Certificate> = std::iter::once(leaf).chain(minted.chain.iter().cloned()).collect();
+            let roots = (trust_domain.clone(), minted.roots.clone());
+            x509::verify_svid(&svid, &roots, now).expect("an SVID of the minted CA verifies");
+            for part in &minted.chain {
+                assert!(!minted.roots.contains(part), "a root in the chain");
+            }
+        }
+    }
+    let key = pooled_key(0);
+    for (bad, why) in [
+        (b"garbage".to_vec(), "garbage"),
+        (request(key, &[]), "no URI"),
+        (request(key, &["spiffe://other.example"]), "another trust domain"),
+        (request(key, &[&td, "spiffe://other.example"]), "two URIs"),
+        (forged(&request(key, &[&td])), "a forged signature"),
+    ] {
+        let refused = upstream.mint_x509_ca(&bad, 60, now).await;
+        assert!(matches!(refused, Err(UpstreamAuthorityError::Request(_))), "{why}: {refused:?}");
+    }
+}
+
+fn request(key: &PrivateKey, uris: &[&str]) -> Vec<u8> {
+    let algorithm = key.key_type().x509_signature_algorithm();
+    let info = x509::csr_tbs(&DistinguishedName::default_ca(), &key.public_key(), uris, &[]);
+    x509::assemble(&info, algorithm, &key.sign(algorithm, &info).expect("sign"))
+}
+
+/// Another last bit.
+fn forged(request: &[u8]) -> Vec<u8> {
+    let mut forged = request.to_vec();
+    if let Some(last) = forged.last_mut() {
+        *last ^= 1;
+    }
+    forged
+}
+
+fn leaf_below(ca: &Certificate, key: &PrivateKey, trust_domain: &TrustDomain, now: i64) -> Certificate {
+    let algorithm = key.key_type().x509_signature_algorithm();
+    let template = LeafTemplate {
+        spiffe_id: SpiffeId::from_parts(trust_domain, "/workload").expect("an ID"),
+        public_key: key.public_key(),
+        not_before: now - 10,
+        not_after: now + 30,
+        dns_names: Vec::new(),
+        subject: None,
+        serial: SerialNumber::random().expect("a serial number"),
+    };
+    let tbs = x509::leaf_tbs(&template, &Issuer::from_certificate(ca, algorithm)).expect("a leaf");
+    let signature = key.sign(algorithm, &tbs).expect("sign");
+    Certificate::from_der(&x509::assemble(&tbs, algorithm, &signature)).expect("a certificate")
 }
 
 /// Keys for tests that need many: made once for each process, handed out in turn.

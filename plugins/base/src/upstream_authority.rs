@@ -1,0 +1,5 @@
+//! Certificate authorities above ours.
+
+mod disk;
+
+pub use disk::{DiskConfig, DiskUpstreamAuthority};
