@@ -16,7 +16,9 @@ use steeple_cli::Daemon;
 use steeple_datastore::Datastore;
 use steeple_datastore_sql::{SqlStore, SqliteConfig};
 use steeple_plugin::KeyManager;
+use steeple_plugins_base::credential_composer::UniqueId;
 use steeple_plugins_base::key_manager::{DiskKeyManager, MemoryKeyManager};
+use steeple_plugins_base::upstream_authority::{DiskConfig, DiskUpstreamAuthority};
 use steeple_runtime::clock::{self, Clock};
 use steeple_runtime::health::Health;
 use steeple_runtime::logs::LogHandle;
@@ -25,7 +27,7 @@ use steeple_runtime::shutdown::DRAIN_DEADLINE;
 use steeple_runtime::tasks::{OnEnd, TaskGroup};
 use steeple_runtime::tls::LiveBundles;
 use steeple_server_api::{Limits, ServerState};
-use steeple_server_core::ca::CaManager;
+use steeple_server_core::ca::{CaManager, CaPlugins};
 use steeple_server_core::view::View;
 
 use self::metered::{MeteredKeys, MeteredStore, Rotations};
@@ -72,7 +74,8 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     let keys = open_keys(&config).await?;
     let (store, keys, rotations) = metered(&config, store, keys);
     let start = rotations.start();
-    let ca = CaManager::load(config.ca.clone(), keys, store.clone(), clock.now()).await;
+    let plugins = ca_plugins(&config, keys, clock.now()).await?;
+    let ca = CaManager::load_with(config.ca.clone(), plugins, store.clone(), clock.now()).await;
     rotations.done(start, ca.as_ref().ok(), clock.now());
     let ca = Arc::new(ca.context("cannot load or make the server's authorities")?);
     let (view, follower) = View::open(store.clone(), config.trust_domain.clone()).await?;
@@ -91,7 +94,7 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
         identity::keep_trust(bundles, view, config.clone()),
     );
     let rotation = jobs::Rotation::new(rotations);
-    jobs::spawn(&tasks, &config, &store, &ca, &identity, &clock, &rotation);
+    jobs::spawn(&tasks, &config, &store, &ca, &view_for_jobs, &identity, &clock, &rotation);
     endpoints.serve(&tasks, &state);
     let health =
         health(&config, &tasks, health::Subsystems { socket: socket.clone(), ca, store, rotation }).await?;
@@ -182,6 +185,25 @@ async fn open_keys(config: &Config) -> anyhow::Result<Arc<dyn KeyManager>> {
     })
 }
 
+/// What the authorities are made with besides the key manager.
+async fn ca_plugins(config: &Config, keys: Arc<dyn KeyManager>, now: i64) -> anyhow::Result<CaPlugins> {
+    let mut plugins = CaPlugins::new(keys);
+    if let Some(upstream) = config.plugins.upstream_authority.clone() {
+        let disk = DiskConfig {
+            trust_domain: config.trust_domain.clone(),
+            cert_file_path: upstream.cert_file_path,
+            key_file_path: upstream.key_file_path,
+            bundle_file_path: upstream.bundle_file_path,
+        };
+        let opened = tokio::task::spawn_blocking(move || DiskUpstreamAuthority::open(disk, now)).await?;
+        plugins.upstream = Some(Arc::new(opened.context("failed to configure plugin \"disk\"")?));
+    }
+    if config.plugins.unique_id {
+        plugins.composers.push(Arc::new(UniqueId));
+    }
+    Ok(plugins)
+}
+
 /// A database of another trust domain is refused: its entries could never be served.
 async fn check_trust_domain(store: &Arc<dyn Datastore>, config: &Config) -> anyhow::Result<()> {
     use steeple_datastore::{AgentFilter, EntryFilter, PageRequest};
@@ -229,6 +251,7 @@ fn server_state(
         store: store.clone(),
         view: view.clone(),
         ca: ca.clone(),
+        federation: steeple_server_core::federation::Federation::new().0,
         clock: clock.clone(),
         tasks: tasks.clone(),
         logs: logs.clone(),
@@ -236,6 +259,7 @@ fn server_state(
         admin_ids: config.admin_ids.iter().cloned().collect(),
         attestors: std::collections::HashMap::new(),
         join_token: config.plugins.join_token,
+        agent_id_selector: config.agent_id_selector,
         limits: Limits::new(config.limits, clock),
         audit: config.audit_log,
         jwt_disabled: config.ca.disable_jwt_svids,

@@ -14,6 +14,7 @@
 
 pub mod authority;
 pub mod backoff;
+pub mod bundle_endpoint;
 pub mod clock;
 pub mod grpc;
 pub mod health;

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use tracing::Level;
 
 pub use error::BundleError;
+pub(crate) use fields::of_bundle as bundle_fields;
 
 use crate::convert::{
     apply_bundle_mask, bundle_from_proto, bundle_mask_from_proto, bundle_to_proto,
@@ -66,6 +67,14 @@ impl BundleService {
         let mut added = Bundle::new(self.state.trust_domain.clone());
         added.jwt_authorities = jwt_authorities_from_proto(&[key]).map_err(BundleError::JwtAuthority)?;
         self.state.store.append_bundle(added, self.state.clock.now()).await.map_err(BundleError::Publish)
+    }
+
+    async fn publish_wit(&self, key: Option<types::WitKey>) -> Result<Bundle, BundleError> {
+        let key = key.ok_or(BundleError::MissingWitAuthority)?;
+        let mut added = Bundle::new(self.state.trust_domain.clone());
+        let keys = jwt_authorities_from_proto(&[as_jwt(&key)]).map_err(BundleError::WitAuthority)?;
+        added.wit_authorities = keys;
+        self.state.store.append_bundle(added, self.state.clock.now()).await.map_err(BundleError::PublishWit)
     }
 
     async fn create(&self, bundle: &types::Bundle) -> Result<Bundle, BundleError> {
@@ -161,7 +170,19 @@ impl pb::bundle_server::Bundle for BundleService {
         &self,
         request: Request<pb::PublishWitAuthorityRequest>,
     ) -> Result<Response<pb::PublishWitAuthorityResponse>, Status> {
-        Err(Rpc::of(&request)?.refuse(BundleError::Wit))
+        let rpc = Rpc::of(&request)?;
+        let key = request.into_inner().wit_authority;
+        if self.state.ca.config().wit.is_none() {
+            return Err(rpc.refuse(BundleError::Wit));
+        }
+        rpc.audit_fields(|| {
+            key.as_ref().map(|key| fields::of_jwt_authority(&as_jwt(key))).unwrap_or_default()
+        });
+        rpc.limit("rejecting request due to key publishing rate limiting", 1).await?;
+        let bundle = self.publish_wit(key).await.map_err(|e| rpc.refuse(e))?;
+        rpc.audit();
+        let wit_authorities = bundle_to_proto(&bundle).wit_authorities;
+        Ok(Response::new(pb::PublishWitAuthorityResponse { wit_authorities }))
     }
 
     async fn list_federated_bundles(
@@ -279,6 +300,16 @@ impl pb::bundle_server::Bundle for BundleService {
             });
         }
         Ok(Response::new(pb::BatchDeleteFederatedBundleResponse { results }))
+    }
+}
+
+/// The two messages have the same fields.
+fn as_jwt(key: &types::WitKey) -> types::JwtKey {
+    types::JwtKey {
+        public_key: key.public_key.clone(),
+        key_id: key.key_id.clone(),
+        expires_at: key.expires_at,
+        tainted: key.tainted,
     }
 }
 

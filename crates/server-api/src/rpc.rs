@@ -230,6 +230,12 @@ impl Fields {
         }
     }
 
+    /// Every name with `prefix` before it.
+    #[must_use]
+    pub fn prefixed(self, prefix: &str) -> Self {
+        Self(self.0.into_iter().map(|(name, value)| (format!("{prefix}{name}").into(), value)).collect())
+    }
+
     /// Later fields win over earlier ones of the same name.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {

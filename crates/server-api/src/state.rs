@@ -11,6 +11,7 @@ use steeple_runtime::clock::Clock;
 use steeple_runtime::logs::LogHandle;
 use steeple_runtime::tasks::TaskGroup;
 use steeple_server_core::ca::CaManager;
+use steeple_server_core::federation::Federation;
 use steeple_server_core::view::View;
 use steeple_spiffe::{Certificate, SpiffeId, TrustDomain};
 
@@ -25,6 +26,8 @@ pub struct ServerState {
     pub store: Arc<dyn Datastore>,
     pub view: Arc<View>,
     pub ca: Arc<CaManager>,
+    /// Relationships with other trust domains.
+    pub federation: Federation,
     pub clock: Arc<dyn Clock>,
     /// Where streams run.
     pub tasks: TaskGroup,
@@ -38,6 +41,8 @@ pub struct ServerState {
     pub attestors: HashMap<String, Arc<dyn ServerNodeAttestor>>,
     /// Whether the join_token attestor is configured.
     pub join_token: bool,
+    /// `experimental.agent_spiffe_id_as_selector`: agents have the selector `spiffe_id:<their ID>` too.
+    pub agent_id_selector: bool,
     pub limits: Limits,
     /// `audit_log_enabled`
     pub audit: bool,

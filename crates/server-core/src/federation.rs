@@ -7,7 +7,9 @@
 mod handle;
 mod read;
 mod schedule;
+mod url;
 
 pub use handle::{Federation, Order, Orders, Refreshed};
 pub use read::{ReadBundle, ReadError, read_bundle};
 pub use schedule::{Attempt, Facts, Moved, RelationshipState, Schedule, Target};
+pub use url::{UrlError, check_url};

@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
-    ALPN_H2, LiveBundles, LiveIdentity, VERSIONS, provider,
+    ALPN_H2, LiveBundles, LiveIdentity, Servers, VERSIONS, provider,
     verify::{ExpectedServer, readable},
 };
 use crate::clock::Clock;
@@ -61,25 +61,25 @@ impl ClientTls {
         Ok(Self { config: Arc::new(config) })
     }
 
-    /// A channel to `address` (`host:port`) that connects at the first call and again after each loss.
-    pub fn channel(&self, address: &str) -> Result<Channel, http::uri::InvalidUri> {
-        let endpoint = endpoint(address)?;
-        let this = self.clone();
-        let address: Arc<str> = address.into();
+    /// A channel to one of `servers` that connects at the first call and again after each loss, then perhaps to another.
+    pub fn channel(&self, servers: &Arc<Servers>) -> Result<Channel, http::uri::InvalidUri> {
+        let endpoint = endpoint(servers.first())?;
+        let (this, servers) = (self.clone(), servers.clone());
         Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-            let (this, address) = (this.clone(), address.clone());
-            async move { this.connect(&address).await.map(TokioIo::new) }
+            let (this, servers) = (this.clone(), servers.clone());
+            async move { this.connect(&servers).await.map(TokioIo::new) }
         })))
     }
 
     /// One TLS connection.
-    pub async fn connect(&self, address: &str) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-        let connecting = async {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            TlsConnector::from(self.config.clone()).connect(server_name()?, stream).await.map_err(readable)
-        };
+    pub async fn connect(&self, servers: &Servers) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let connector = TlsConnector::from(self.config.clone());
+        let connecting = servers.connect(|stream| {
+            let connector = connector.clone();
+            async move { connector.connect(server_name()?, stream).await.map_err(readable) }
+        });
         tokio::time::timeout(CONNECT_DEADLINE, connecting).await.map_err(|_| {
+            let address = servers.first();
             io::Error::new(io::ErrorKind::TimedOut, format!("{address}: connecting took too long"))
         })?
     }

@@ -42,11 +42,19 @@ impl LiveIdentity {
 
     /// The same from bytes: chain leaf first, key in PKCS#8.
     pub fn set_der(&self, chain: Vec<CertificateDer<'static>>, pkcs8: &[u8]) -> Result<(), IdentityError> {
+        self.set_key(chain, &PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8)))
+    }
+
+    /// The same with a key in any form that a file may hold.
+    pub(crate) fn set_key(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: &PrivateKeyDer<'_>,
+    ) -> Result<(), IdentityError> {
         if chain.is_empty() {
             return Err(IdentityError::NoCertificates);
         }
-        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8));
-        let key = any_supported_type(&der).map_err(|err| IdentityError::Key(err.to_string()))?;
+        let key = any_supported_type(key).map_err(|err| IdentityError::Key(err.to_string()))?;
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(|err| IdentityError::Mismatch(err.to_string()))?;
         self.0.store(Some(Arc::new(certified)));

@@ -26,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::transport::server::Connected;
 
 use super::{
-    ALPN_H2, LiveBundles, LiveIdentity, VERSIONS, provider,
+    ALPN_H2, KeyExchange, LiveBundles, LiveIdentity,
     verify::{OptionalSvid, parse_chain, readable},
 };
 use crate::clock::Clock;
@@ -51,8 +51,17 @@ impl ServerTls {
         bundles: LiveBundles,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, rustls::Error> {
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(VERSIONS)?
+        Self::with_key_exchange(KeyExchange::Any, identity, bundles, clock)
+    }
+
+    pub fn with_key_exchange(
+        exchange: KeyExchange,
+        identity: LiveIdentity,
+        bundles: LiveBundles,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(exchange.provider())
+            .with_protocol_versions(exchange.versions())?
             .with_client_cert_verifier(Arc::new(OptionalSvid::new(bundles, clock)))
             .with_cert_resolver(Arc::new(Presented(identity)));
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
@@ -251,7 +260,7 @@ impl AsyncWrite for TlsStream {
 }
 
 #[derive(Debug)]
-struct Presented(LiveIdentity);
+pub(super) struct Presented(pub(super) LiveIdentity);
 
 impl ResolvesServerCert for Presented {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {

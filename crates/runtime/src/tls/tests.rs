@@ -79,7 +79,7 @@ struct Fixture {
     bundles: LiveBundles,
     identity: LiveIdentity,
     incoming: TlsIncoming,
-    address: String,
+    servers: Servers,
 }
 
 impl Fixture {
@@ -89,8 +89,8 @@ impl Fixture {
             (FakeClock::new(NOW), authority.bundles(), authority.issue("/spire/server"));
         let tls = ServerTls::new(identity.clone(), bundles.clone(), Arc::new(clock.clone())).unwrap();
         let incoming = tls.incoming(TcpListener::bind("127.0.0.1:0").await.unwrap());
-        let address = incoming.local_addr().unwrap().to_string();
-        Self { authority, clock, bundles, identity, incoming, address }
+        let servers = Servers::new(&incoming.local_addr().unwrap().to_string());
+        Self { authority, clock, bundles, identity, incoming, servers }
     }
 
     fn client(&self, trust: ServerTrust, identity: LiveIdentity) -> ClientTls {
@@ -101,7 +101,7 @@ impl Fixture {
     async fn connect(&mut self, client: &ClientTls) -> std::io::Result<TlsStream> {
         let exchange = async {
             // With TLS 1.3 the client learns that it was refused at its first read.
-            let mut io = client.connect(&self.address).await?;
+            let mut io = client.connect(&self.servers).await?;
             io.write_all(b"ping").await?;
             io.read_exact(&mut [0; 4]).await?;
             Ok(())
@@ -180,7 +180,7 @@ async fn a_server_of_another_trust_domain_or_id_is_refused() {
         let bundles = authority.bundles();
         let tls = ServerTls::new(authority.issue(path), LiveBundles::new(), clock.clone()).unwrap();
         let mut incoming = tls.incoming(TcpListener::bind("127.0.0.1:0").await.unwrap());
-        let address = incoming.local_addr().unwrap().to_string();
+        let servers = Servers::new(&incoming.local_addr().unwrap().to_string());
         let client = fixture.client(ServerTrust::Bundles(bundles), LiveIdentity::new());
         let error = tokio::select! {
             connected = client.connect(&address) => connected.unwrap_err(),
@@ -221,9 +221,9 @@ async fn a_dawdler_holds_nobody_up() {
     let mut fixture = Fixture::new().await;
     let mut dawdlers = Vec::new();
     for _ in 0..16 {
-        dawdlers.push(TcpStream::connect(&fixture.address).await.unwrap());
+        dawdlers.push(TcpStream::connect(fixture.servers.first()).await.unwrap());
     }
-    let mut nonsense = TcpStream::connect(&fixture.address).await.unwrap();
+    let mut nonsense = TcpStream::connect(fixture.servers.first()).await.unwrap();
     nonsense.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let client = fixture.client(ServerTrust::Bundles(fixture.bundles.clone()), LiveIdentity::new());
     fixture.connect(&client).await.unwrap();
@@ -250,7 +250,7 @@ async fn the_key_exchange_is_hybrid_and_old_versions_are_refused() {
     let mut fixture = Fixture::new().await;
     let client = fixture.client(ServerTrust::Bundles(fixture.bundles.clone()), LiveIdentity::new());
     let io = tokio::select! {
-        io = client.connect(&fixture.address) => io.unwrap(),
+        io = client.connect(&fixture.servers) => io.unwrap(),
         _ = async { loop { fixture.incoming.next().await; } } => unreachable!(),
     };
     let connection = io.get_ref().1;
@@ -267,7 +267,7 @@ async fn grpc_over_it() {
     let client =
         fixture.client(ServerTrust::Bundles(fixture.bundles.clone()), fixture.authority.issue("/agent"));
     let mut health =
-        tonic_health::pb::health_client::HealthClient::new(client.channel(&fixture.address).unwrap());
+        tonic_health::pb::health_client::HealthClient::new(client.channel(&Arc::new(fixture.servers)).unwrap());
     let serving = crate::grpc::tcp_server().add_service(service).serve_with_incoming(fixture.incoming);
     let asking = health.check(tonic_health::pb::HealthCheckRequest::default());
     tokio::select! {

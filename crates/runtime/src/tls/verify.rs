@@ -34,6 +34,18 @@ impl From<Refusal> for Error {
     }
 }
 
+/// What a TLS failure among an error's causes says, in words.
+pub(crate) fn refusal_in(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let tls = match error.downcast_ref::<std::io::Error>() {
+        Some(io) => io.get_ref()?.downcast_ref::<Error>()?,
+        None => error.downcast_ref::<Error>()?,
+    };
+    Some(match tls {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(refusal))) => refusal.to_string(),
+        other => other.to_string(),
+    })
+}
+
 /// rustls prints the reason of a refusal for debugging; this says it.
 pub(super) fn readable(error: std::io::Error) -> std::io::Error {
     let refusal =

@@ -30,8 +30,15 @@ pub enum BundleError {
     JwtAuthority(#[source] ConvertError),
     #[error("failed to publish JWT key: {0}")]
     Publish(#[source] StoreError),
+    /// Without the feature flag; SPIRE says so with it, too.
     #[error("WIT-SVID functionality is not yet implemented")]
     Wit,
+    #[error("missing WIT authority")]
+    MissingWitAuthority,
+    #[error("invalid WIT authority: {0}")]
+    WitAuthority(#[source] ConvertError),
+    #[error("failed to publish WIT key: {0}")]
+    PublishWit(#[source] StoreError),
     #[error("trust domain argument is not valid: {0}")]
     TrustDomain(#[source] IdError),
     #[error("{0} a federated bundle for the server's own trust domain is not allowed")]
@@ -77,6 +84,8 @@ impl ApiError for BundleError {
             | Self::AppendX509(_)
             | Self::MissingJwtAuthority
             | Self::JwtAuthority(_)
+            | Self::MissingWitAuthority
+            | Self::WitAuthority(_)
             | Self::TrustDomain(_)
             | Self::OwnTrustDomain(_)
             | Self::DeleteOwn
@@ -91,6 +100,7 @@ impl ApiError for BundleError {
             | Self::Fetch(_)
             | Self::Append(_)
             | Self::Publish(_)
+            | Self::PublishWit(_)
             | Self::Create(_)
             | Self::Set(_)
             | Self::Update(_) => Code::Internal,

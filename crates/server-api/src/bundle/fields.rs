@@ -5,7 +5,7 @@ use steeple_proto::spire::api::types;
 use crate::hash::sha256_hex;
 use crate::rpc::Fields;
 
-pub(super) fn of_bundle(bundle: &types::Bundle, mask: Option<&types::BundleMask>) -> Fields {
+pub(crate) fn of_bundle(bundle: &types::Bundle, mask: Option<&types::BundleMask>) -> Fields {
     let on = |pick: fn(&types::BundleMask) -> bool| mask.is_none_or(pick);
     let mut fields = Fields::default().with("trust_domain_id", &bundle.trust_domain);
     if on(|m| m.refresh_hint) {

@@ -17,6 +17,7 @@ use crate::health::HealthError;
 use crate::logger::LoggerError;
 use crate::push::PushError;
 use crate::svid::SvidError;
+use crate::trust_domain::{RelationshipError, TrustDomainError};
 
 fn store() -> StoreError {
     StoreError::Internal("disk on fire".to_owned())
@@ -315,4 +316,55 @@ fn the_log_keeps_cause_and_situation_apart() {
     let text = log_text(&EntryError::Convert(convert()));
     assert_eq!(text, ("Invalid argument: failed to convert entry".to_owned(), Some(CONVERT.to_owned())));
     assert_eq!(log_text(&EntryError::NotFound), ("Entry not found".to_owned(), None));
+}
+
+#[test]
+fn trust_domain_service() {
+    use TrustDomainError as E;
+    let td = || steeple_spiffe::TrustDomain::new("x.org").unwrap();
+    let missing = "trust domain is missing";
+    check([
+        caused(E::List(store()), Internal, "failed to list federation relationships", STORE),
+        caused(
+            E::Parse(IdError::MissingTrustDomain),
+            InvalidArgument,
+            "failed to parse trust domain",
+            missing,
+        ),
+        caused(E::Fetch(store()), Internal, "failed to fetch federation relationship", STORE),
+        row(E::NotFound, NotFound, "federation relationship does not exist"),
+        caused(
+            E::Convert(RelationshipError::NoProfile),
+            InvalidArgument,
+            "failed to convert federation relationship",
+            "unsupported bundle endpoint profile type: <nil>",
+        ),
+        row(
+            E::OwnTrustDomain,
+            InvalidArgument,
+            "unable to create federation relationship for server trust domain",
+        ),
+        caused(E::Create(store()), Internal, "failed to create federation relationship", STORE),
+        caused(E::Update(store()), Internal, "failed to update federation relationship", STORE),
+        caused(
+            E::UpdateMissing,
+            Internal,
+            "failed to update federation relationship",
+            "unable to fetch federation relationship: record not found",
+        ),
+        row(E::Missing, InvalidArgument, "missing trust domain"),
+        row(E::DeleteMissing, NotFound, "federation relationship not found"),
+        caused(E::Delete(store()), Internal, "failed to delete federation relationship", STORE),
+        row(E::Unmanaged(td()), NotFound, "no relationship with trust domain \"x.org\""),
+        caused(E::Refresh(Cause("down".to_owned())), Internal, "failed to refresh bundle", "down"),
+    ]);
+    let text = |error: RelationshipError| error.to_string();
+    assert_eq!(
+        text(RelationshipError::TrustDomain(IdError::MissingTrustDomain)),
+        format!("failed to parse trust domain: {missing}")
+    );
+    assert_eq!(
+        text(RelationshipError::OtherBundle { found: "a".to_owned(), expected: "b".to_owned() }),
+        "trust domain bundle (\"a\") must match the trust domain of the federation relationship (\"b\")"
+    );
 }

@@ -12,12 +12,15 @@ use steeple_runtime::clock::{Clock, FakeClock};
 use steeple_runtime::logs::{self, LogConfig, LogFormat, LogHandle, LogLevel};
 use steeple_runtime::shutdown::Shutdown;
 use steeple_runtime::tasks::{OnEnd, TaskGroup};
-use steeple_runtime::tls::{ClientTls, LiveBundles, LiveIdentity, ServerTls, ServerTrust};
+use steeple_runtime::tls::{ClientTls, LiveBundles, LiveIdentity, ServerTls, ServerTrust, Servers};
 use steeple_runtime::{grpc, uds};
 use steeple_server_api::layer::ApiLayer;
 use steeple_server_api::{Limits, RateLimitConfig, ServerState, local_routes, tcp_routes};
 use steeple_server_core::admission::Priority;
-use steeple_server_core::ca::{AgentX509Params, CaConfig, CaManager, SignedX509, WorkloadX509Params};
+use steeple_server_core::ca::{
+    AgentX509Params, CaConfig, CaManager, SignedX509, WitConfig, WorkloadX509Params,
+};
+use steeple_server_core::federation::{Federation, Orders};
 use steeple_server_core::view::View;
 use steeple_spiffe::x509::{self, DistinguishedName};
 use steeple_spiffe::{Certificate, KeyType, PrivateKey, SignatureAlgorithm, SpiffeId, TrustDomain};
@@ -33,6 +36,9 @@ pub struct Options {
     pub audit: bool,
     pub join_token: bool,
     pub jwt_disabled: bool,
+    /// The feature flag `wit-svid`.
+    pub wit: bool,
+    pub agent_id_selector: bool,
     pub admin_ids: Vec<&'static str>,
     pub attestors: Vec<Arc<dyn steeple_plugin::ServerNodeAttestor>>,
     pub keys: Arc<dyn steeple_plugin::KeyManager>,
@@ -45,6 +51,8 @@ impl Default for Options {
             audit: false,
             join_token: true,
             jwt_disabled: false,
+            wit: false,
+            agent_id_selector: false,
             admin_ids: vec!["spiffe://example.org/admin-by-config"],
             attestors: Vec::new(),
             keys: Arc::new(MemoryKeyManager::new()),
@@ -54,6 +62,8 @@ impl Default for Options {
 
 pub struct Server {
     pub state: Arc<ServerState>,
+    /// What the API orders of whoever runs federation; nobody does unless a test takes it.
+    pub orders: Option<Orders>,
     pub clock: FakeClock,
     pub tasks: TaskGroup,
     tcp: SocketAddr,
@@ -77,7 +87,8 @@ pub async fn start(options: Options) -> Server {
     let clock = FakeClock::new(NOW);
     let shared: Arc<dyn Clock> = Arc::new(clock.clone());
     let store: Arc<dyn Datastore> = Arc::new(open_store(dir.path()));
-    let config = CaConfig { disable_jwt_svids: options.jwt_disabled, ..CaConfig::new(td()) };
+    let wit = options.wit.then(|| WitConfig::new(KeyType::EcP256));
+    let config = CaConfig { wit, disable_jwt_svids: options.jwt_disabled, ..CaConfig::new(td()) };
     let ca = CaManager::load(config, options.keys.clone(), store.clone(), NOW).await.unwrap();
     let ca = Arc::new(ca);
     let (view, follower) = View::open(store.clone(), td()).await.unwrap();
@@ -93,7 +104,9 @@ pub async fn start(options: Options) -> Server {
     let own = store.fetch_bundle(&td()).await.unwrap().unwrap();
     bundles.set(&td(), own.x509_authorities.iter().map(|a| a.certificate.clone()).collect());
 
+    let (federation, orders) = Federation::new();
     let state = Arc::new(ServerState {
+        federation,
         trust_domain: td(),
         store,
         view,
@@ -105,6 +118,7 @@ pub async fn start(options: Options) -> Server {
         admin_ids: options.admin_ids.iter().map(|id| id.parse().unwrap()).collect(),
         attestors: options.attestors.iter().map(|a| (a.name().to_owned(), a.clone())).collect(),
         join_token: options.join_token,
+        agent_id_selector: options.agent_id_selector,
         limits: Limits::new(options.limits, &shared),
         audit: options.audit,
         jwt_disabled: options.jwt_disabled,
@@ -132,7 +146,7 @@ pub async fn start(options: Options) -> Server {
             .add_routes(local_routes(&state))
             .serve_with_incoming_shutdown(uds::bind(&socket, 0o770).unwrap(), stop.requested()),
     );
-    Server { state, clock, tasks, tcp, socket, bundles, dir }
+    Server { state, orders: Some(orders), clock, tasks, tcp, socket, bundles, dir }
 }
 
 fn open_store(dir: &std::path::Path) -> SqlStore {
@@ -226,7 +240,7 @@ impl Server {
         let server: SpiffeId = "spiffe://example.org/spire/server".parse().unwrap();
         let trust = ServerTrust::Bundles(self.bundles.clone());
         let tls = ClientTls::new(server, trust, identity, Arc::new(self.clock.clone())).unwrap();
-        tls.channel(&self.tcp.to_string()).unwrap()
+        tls.channel(&Arc::new(Servers::new(&self.tcp.to_string()))).unwrap()
     }
 }
 
