@@ -7,12 +7,18 @@ mod args;
 mod bundle;
 mod debug;
 mod entry;
+mod federation;
 mod jwt;
+mod localauthority;
 mod logger;
 mod output;
+mod rotate;
 mod token;
+mod upstreamauthority;
+mod wit;
 mod x509;
 
+use localauthority::{Change, Jwt, X509};
 use steeple_cli::{ClientCommand, Command, Program, Run, session};
 
 pub const PROGRAM: Program =
@@ -49,46 +55,64 @@ const COMMANDS: &[Command] = &[
     client::<logger::Set>("logger set", "Sets the log level"),
     client::<token::Generate>("token generate", "Makes a join token"),
     client::<x509::Mint>("x509 mint", "Makes an X.509-SVID without an entry"),
-    // SPIRE has these; listed in docs/differences.md.
-    not_yet("federation create"),
-    not_yet("federation delete"),
-    not_yet("federation list"),
-    not_yet("federation refresh"),
-    not_yet("federation show"),
-    not_yet("federation update"),
-    not_yet("localauthority jwt activate"),
-    not_yet("localauthority jwt prepare"),
-    not_yet("localauthority jwt revoke"),
-    not_yet("localauthority jwt show"),
-    not_yet("localauthority jwt taint"),
-    not_yet("localauthority x509 activate"),
-    not_yet("localauthority x509 prepare"),
-    not_yet("localauthority x509 revoke"),
-    not_yet("localauthority x509 show"),
-    not_yet("localauthority x509 taint"),
-    not_yet("upstreamauthority revoke"),
-    not_yet("upstreamauthority taint"),
-    not_yet("wit mint"),
+    client::<federation::Create>("federation create", "Creates relationships with other trust domains"),
+    client::<federation::Delete>("federation delete", "Deletes one"),
+    client::<federation::List>("federation list", "Shows them"),
+    client::<federation::Refresh>("federation refresh", "Fetches the other trust domain's bundle at once"),
+    client::<federation::Show>("federation show", "Shows one"),
+    client::<federation::Update>("federation update", "Replaces relationships"),
+    client::<Change<Jwt, localauthority::Activate>>(
+        "localauthority jwt activate",
+        "Makes the prepared JWT authority the one that signs",
+    ),
+    client::<Change<Jwt, localauthority::Prepare>>(
+        "localauthority jwt prepare",
+        "Makes the next JWT authority",
+    ),
+    client::<Change<Jwt, localauthority::Revoke>>(
+        "localauthority jwt revoke",
+        "Takes a tainted JWT authority out of the bundle",
+    ),
+    client::<Change<Jwt, localauthority::Taint>>(
+        "localauthority jwt taint",
+        "Marks an old JWT authority: what it signed is replaced",
+    ),
+    client::<localauthority::Show<Jwt>>("localauthority jwt show", "Shows the JWT authorities"),
+    client::<Change<X509, localauthority::Activate>>(
+        "localauthority x509 activate",
+        "Makes the prepared X.509 authority the one that signs",
+    ),
+    client::<Change<X509, localauthority::Prepare>>(
+        "localauthority x509 prepare",
+        "Makes the next X.509 authority",
+    ),
+    client::<Change<X509, localauthority::Revoke>>(
+        "localauthority x509 revoke",
+        "Takes a tainted X.509 authority out of the bundle",
+    ),
+    client::<Change<X509, localauthority::Taint>>(
+        "localauthority x509 taint",
+        "Marks an old X.509 authority: what it signed is replaced",
+    ),
+    client::<localauthority::Show<X509>>("localauthority x509 show", "Shows the X.509 authorities"),
+    client::<upstreamauthority::Revoke>(
+        "upstreamauthority revoke",
+        "Takes a tainted upstream authority out of the bundle",
+    ),
+    client::<upstreamauthority::Taint>(
+        "upstreamauthority taint",
+        "Marks an upstream authority: what stands below it is replaced",
+    ),
+    Command {
+        name: "wit mint",
+        about: "Makes a WIT-SVID without an entry",
+        run: Run::Behind(wit::enabled, session::run::<wit::Mint>),
+    },
+    // Steeple's own.
+    client::<rotate::Agent>("agent rotate", "Has agents renew their SVID and all they hold at once"),
+    client::<rotate::Entry>("entry rotate", "Has the SVIDs of entries issued again at once"),
 ];
 
 const fn client<C: ClientCommand>(name: &'static str, about: &'static str) -> Command {
     Command { name, about, run: Run::With(session::run::<C>) }
-}
-
-const fn not_yet(name: &'static str) -> Command {
-    Command { name, about: "", run: Run::NotYet }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_refused_is_listed_among_the_differences() {
-        let book = include_str!("../../../docs/differences.md");
-        for command in COMMANDS.iter().filter(|command| matches!(command.run, Run::NotYet)) {
-            let line = format!("`{}` is refused by name", command.name);
-            assert!(book.contains(&line), "docs/differences.md does not say: {line}");
-        }
-    }
 }

@@ -74,6 +74,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// What stands there as it is, `null` too (Go's `json.RawMessage`).
+    pub fn raw(&self, key: &str) -> Option<&'a Value> {
+        self.find_any(key)
+    }
+
     /// Strings; a `null` among them is an empty one.
     pub fn strings(&self, key: &str) -> Result<Vec<String>, Failure> {
         self.items(key, "[]string")?
@@ -128,15 +133,18 @@ impl<'a> Object<'a> {
 
     /// The exact key, else the last one that differs in case only. A `null` is nothing.
     fn find(&self, key: &str) -> Option<&'a Value> {
+        self.find_any(key).filter(|found| !found.is_null())
+    }
+
+    fn find_any(&self, key: &str) -> Option<&'a Value> {
         let fields = self.value?;
-        let found = fields.get(key).or_else(|| {
+        fields.get(key).or_else(|| {
             fields
                 .iter()
                 .filter(|(name, _)| name.eq_ignore_ascii_case(key))
                 .map(|(_, value)| value)
                 .next_back()
-        })?;
-        (!found.is_null()).then_some(found)
+        })
     }
 
     fn path_to(&self, key: &str) -> String {
@@ -156,7 +164,7 @@ impl<'a> Object<'a> {
 }
 
 /// What encoding/json calls a value.
-fn kind(value: &Value) -> &'static str {
+pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

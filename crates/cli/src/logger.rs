@@ -8,10 +8,6 @@ use steeple_proto::spire::api::server::logger::v1::{
     GetLoggerRequest, ResetLogLevelRequest, SetLogLevelRequest,
 };
 use steeple_proto::spire::api::types::{LogLevel, Logger};
-use tonic::client::Grpc;
-use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::Channel;
-use tonic_prost::ProstCodec;
 
 use crate::{Api, ClientCommand, Context as _, Failure, Session};
 
@@ -24,16 +20,11 @@ pub trait Service {
 
 /// Calls `method` of `S`. The agent's messages have the server's fields.
 async fn call<S: Service>(
-    channel: &Channel,
+    session: &Session,
     method: &str,
     request: impl Message + 'static,
 ) -> Result<Logger, Failure> {
-    let mut client = Grpc::new(channel.clone());
-    client.ready().await?;
-    let path = format!("/{}.Logger/{method}", S::PACKAGE);
-    let path = PathAndQuery::try_from(path)?;
-    let answer = client.unary(tonic::Request::new(request), path, ProstCodec::default()).await?;
-    Ok(answer.into_inner())
+    session.unary(&format!("{}.Logger/{method}", S::PACKAGE), request).await
 }
 
 pub struct Get<S>(PhantomData<S>);
@@ -47,7 +38,7 @@ impl<S: Service> ClientCommand for Get<S> {
     }
 
     async fn run(&self, session: &mut Session) -> Result<(), Failure> {
-        let now = call::<S>(&session.channel, "GetLogger", GetLoggerRequest {}).await;
+        let now = call::<S>(session, "GetLogger", GetLoggerRequest {}).await;
         let now = now.context("error fetching logger")?;
         session.answer(MESSAGE, &now, pretty)
     }
@@ -66,7 +57,7 @@ impl<S: Service> ClientCommand for Set<S> {
 
     async fn run(&self, session: &mut Session) -> Result<(), Failure> {
         let request = SetLogLevelRequest { new_level: parse_level(&self.0.get())? as i32 };
-        let now = call::<S>(&session.channel, "SetLogLevel", request).await;
+        let now = call::<S>(session, "SetLogLevel", request).await;
         let now = now.context("failed to set log level")?;
         session.answer(MESSAGE, &now, pretty)
     }
@@ -83,7 +74,7 @@ impl<S: Service> ClientCommand for Reset<S> {
     }
 
     async fn run(&self, session: &mut Session) -> Result<(), Failure> {
-        let now = call::<S>(&session.channel, "ResetLogLevel", ResetLogLevelRequest {}).await;
+        let now = call::<S>(session, "ResetLogLevel", ResetLogLevelRequest {}).await;
         let now = now.context("failed to reset logger")?;
         session.answer(MESSAGE, &now, pretty)
     }

@@ -20,8 +20,17 @@ pub struct Command {
 pub enum Run {
     /// Takes the arguments behind the name (`["-h"]`: print the usage on stderr) and answers the exit code.
     With(fn(&[String]) -> u8),
-    /// SPIRE has it, we do not: refused by name.
-    NotYet,
+    /// The same, if the first says so; else there is no such command.
+    Behind(fn() -> bool, fn(&[String]) -> u8),
+}
+
+impl Command {
+    fn run(&self) -> Option<fn(&[String]) -> u8> {
+        match self.run {
+            Run::With(run) => Some(run),
+            Run::Behind(flag, run) => flag().then_some(run),
+        }
+    }
 }
 
 pub struct Program {
@@ -55,39 +64,34 @@ impl Program {
             return if line.help { 0 } else { NO_COMMAND };
         };
         let rest = &args[line.first + name.split(' ').count()..];
-        match command.map(|command| command.run) {
+        match command {
             None => {
                 io.eprint(&self.help(name));
                 u8::from(!line.help)
             }
-            Some(Run::NotYet) => {
-                io.eprint(&format!(
-                    "Error: command \"{name}\" is not supported by this version of Steeple\n"
-                ));
-                1
-            }
-            Some(Run::With(run)) if line.help => {
+            Some(run) if line.help => {
                 run(&["-h".to_owned()]);
                 0
             }
-            Some(Run::With(_)) if line.first > 0 => {
+            Some(_) if line.first > 0 => {
                 io.eprint(&format!(
                     "Error: {} stands before the command; flags go behind \"{name}\"\n",
                     args[0]
                 ));
                 1
             }
-            Some(Run::With(run)) => run(rest),
+            Some(run) => run(rest),
         }
     }
 
     /// The longest beginning of `words` that is a command, or a group of commands (`None`).
-    fn find<'a>(&'a self, words: &[String]) -> Option<(&'a str, Option<&'a Command>)> {
+    fn find(&self, words: &[String]) -> Option<(&str, Option<fn(&[String]) -> u8>)> {
         (1..=words.len()).rev().find_map(|count| {
             let wanted = words[..count].join(" ");
             self.commands.iter().find_map(|command| {
+                let run = command.run()?;
                 if command.name == wanted {
-                    return Some((command.name, Some(command)));
+                    return Some((command.name, Some(run)));
                 }
                 let group = command.name.get(..wanted.len())?;
                 (group == wanted && command.name.as_bytes().get(wanted.len()) == Some(&b' '))
@@ -101,24 +105,17 @@ impl Program {
         let mut commands: Vec<&Command> = self
             .commands
             .iter()
+            .filter(|c| c.run().is_some())
             .filter(|c| {
                 group.is_empty() || c.name.strip_prefix(group).is_some_and(|rest| rest.starts_with(' '))
             })
             .collect();
         commands.sort_by_key(|command| command.name);
-        let (here, later): (Vec<&Command>, Vec<&Command>) =
-            commands.into_iter().partition(|command| matches!(command.run, Run::With(_)));
-        let width = here.iter().map(|command| command.name.len()).max().unwrap_or_default();
+        let width = commands.iter().map(|command| command.name.len()).max().unwrap_or_default();
         let mut text = format!("Usage: {} [--version] [--help] <command> [<args>]\n", self.name);
-        if !here.is_empty() {
-            text.push_str("\nCommands (-h behind one shows its flags):\n");
-            for command in here {
-                let _ = writeln!(text, "    {:width$}    {}", command.name, command.about);
-            }
-        }
-        if !later.is_empty() {
-            let names: Vec<&str> = later.iter().map(|command| command.name).collect();
-            let _ = writeln!(text, "\nNot in this version: {}", names.join(", "));
+        text.push_str("\nCommands (-h behind one shows its flags):\n");
+        for command in commands {
+            let _ = writeln!(text, "    {:width$}    {}", command.name, command.about);
         }
         text
     }

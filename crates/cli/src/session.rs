@@ -6,8 +6,11 @@ use std::time::Duration;
 use prost::Message;
 use serde_json::Value;
 use steeple_config::{Flag, FlagSet, GoDuration};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
+use tonic_prost::ProstCodec;
 
 use crate::socket::{self, SocketFlags, SocketKind};
 use crate::{Failure, Io, Output, connect, go, printer};
@@ -130,6 +133,19 @@ impl Session {
     /// A session without `-timeout`, on streams of the caller's choice.
     pub fn new(io: Io, channel: Channel, output: Output) -> Self {
         Self { io, channel, output, timeout: None }
+    }
+
+    /// A call by the method's full name, for services that differ in names only: `spire.api.….Logger/GetLogger`.
+    pub async fn unary<Q, A>(&self, method: &str, request: Q) -> Result<A, Failure>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let path = PathAndQuery::try_from(format!("/{method}"))?;
+        let mut client = Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER);
+        client.ready().await?;
+        let answer = client.unary(tonic::Request::new(request), path, ProstCodec::default()).await?;
+        Ok(answer.into_inner())
     }
 
     /// Prints an answer of the type `name`: as JSON, or as `pretty` words it.

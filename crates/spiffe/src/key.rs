@@ -17,6 +17,7 @@ use crate::pem;
 pub use algorithm::SignatureAlgorithm;
 
 mod algorithm;
+mod jwk;
 
 /// What can go wrong with keys and signatures. Nothing of a key is ever in a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -341,6 +342,19 @@ impl PublicKey {
     ) -> Result<(), KeyError> {
         let parts = SpkiParts::parse(&self.spki).ok_or(KeyError::MalformedPublicKey)?;
         UnparsedPublicKey::new(verifier, parts.key).verify(data, sig).map_err(|_| KeyError::BadSignature)
+    }
+
+    /// The size of an RSA key's modulus; `None` for other keys.
+    pub fn rsa_bits(&self) -> Option<usize> {
+        match self.kind {
+            PublicKeyKind::Rsa(bits) => Some(bits),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a key on P-256, P-384 or P-521.
+    pub fn is_ec(&self) -> bool {
+        matches!(self.kind, PublicKeyKind::EcP256 | PublicKeyKind::EcP384 | PublicKeyKind::EcP521)
     }
 
     pub(crate) fn kind(&self) -> PublicKeyKind {

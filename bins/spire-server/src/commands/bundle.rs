@@ -12,7 +12,7 @@ use steeple_proto::spire::api::server::bundle::v1::{
 use tonic::transport::Channel;
 
 pub use change::{Delete, Set};
-use form::Form;
+pub(super) use form::Form;
 
 pub(super) fn client(channel: &Channel) -> BundleClient<Channel> {
     BundleClient::new(channel.clone()).max_decoding_message_size(steeple_cli::session::MAX_ANSWER)

@@ -14,7 +14,8 @@ const PROGRAM: Program = Program {
             about: "Fetches a JWT-SVID",
             run: Run::With(|args| 30 + args.len() as u8),
         },
-        Command { name: "federation list", about: "", run: Run::NotYet },
+        Command { name: "draft on", about: "Is there", run: Run::Behind(|| true, |_| 40) },
+        Command { name: "hidden off", about: "Is not", run: Run::Behind(|| false, |_| 50) },
     ],
 };
 
@@ -57,7 +58,7 @@ fn no_or_an_unknown_command_shows_the_list() {
         let (code, err) = run(args);
         assert_eq!(code, 127, "{args:?}");
         assert!(err.contains("api fetch jwt    Fetches a JWT-SVID"), "{err}");
-        assert!(err.ends_with("Not in this version: federation list\n"), "{err}");
+        assert!(err.contains("draft on") && !err.contains("hidden"), "{err}");
     }
 }
 
@@ -82,9 +83,10 @@ fn help_and_version() {
 }
 
 #[test]
-fn what_we_do_not_have_is_refused_by_name() {
-    let refused = "Error: command \"federation list\" is not supported by this version of Steeple\n";
-    assert_eq!(run(&["federation", "list", "-output", "json"]), (1, refused.into()));
+fn a_command_behind_a_flag_is_there_or_is_not() {
+    assert_eq!(run(&["draft", "on"]).0, 40);
+    assert_eq!(run(&["draft"]).0, 1);
+    assert_eq!((run(&["hidden", "off"]).0, run(&["hidden"]).0), (127, 127));
 }
 
 #[test]
