@@ -3,6 +3,7 @@
 //! read → expand → parse → decode → merge → validate. Nothing here touches the world: what is worth a warning is
 //! kept until there is a log ([`Config::warnings`]).
 
+mod experimental;
 mod file;
 mod flags;
 mod plugins;
@@ -19,7 +20,7 @@ use steeple_server_core::ca::CaConfig;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 
 pub use flags::RunFlags;
-pub use plugins::{KeyManagerConfig, Plugins};
+pub use plugins::{KeyManagerConfig, Plugins, UpstreamConfig};
 pub use steeple_cli::settings::{LoadError, Telemetry};
 
 /// What `run` needs; nothing here is optional that has a default.
@@ -36,6 +37,10 @@ pub struct Config {
     pub ca: CaConfig,
     pub limits: RateLimitConfig,
     pub prune_agents: Option<PruneAgents>,
+    /// `experimental.agent_spiffe_id_as_selector`
+    pub agent_id_selector: bool,
+    /// `experimental.require_pq_kem`: hybrid post-quantum key exchange or none on the TCP API.
+    pub require_pq_kem: bool,
     pub plugins: Plugins,
     pub telemetry: Option<Telemetry>,
     pub health: Option<HealthConfig>,

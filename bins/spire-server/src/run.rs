@@ -87,14 +87,15 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     let endpoints = endpoints::bind(&config, identity.live(), bundles.clone(), clock.clone()).await?;
     let (tcp, socket) = (endpoints.tcp_addr, config.socket_path.clone());
 
+    let own_bundle = jobs::OwnBundle::new(&view, &config);
     tasks.spawn_until_shutdown("view", OnEnd::Shutdown, follower.run());
     tasks.spawn_until_shutdown(
         "trusted bundles",
         OnEnd::Shutdown,
         identity::keep_trust(bundles, view, config.clone()),
     );
-    let rotation = jobs::Rotation::new(rotations);
-    jobs::spawn(&tasks, &config, &store, &ca, &view_for_jobs, &identity, &clock, &rotation);
+    let rotation = jobs::Rotation::new(rotations, own_bundle);
+    jobs::spawn(&tasks, &config, &store, &ca, &identity, &clock, &rotation);
     endpoints.serve(&tasks, &state);
     let health =
         health(&config, &tasks, health::Subsystems { socket: socket.clone(), ca, store, rotation }).await?;

@@ -75,7 +75,8 @@ impl PageRequest {
         }
         let digits = self.token.bytes().all(|c| c.is_ascii_digit());
         match self.token.parse() {
-            Ok(row) if digits => Ok(row),
+            // Row ids are signed on every engine.
+            Ok(row) if digits && row <= i64::MAX as u64 => Ok(row),
             _ => Err(Error::BadPageToken(self.token.clone())),
         }
     }

@@ -186,7 +186,7 @@ impl pb::agent_server::Agent for AgentService {
         let rpc = Rpc::of(&request)?;
         let asked = request.into_inner().filter.map(filter::from_count).unwrap_or_default();
         rpc.audit_fields(|| filter::fields(&asked));
-        let filter = filter::from_proto(&asked).map_err(|e| rpc.refuse(e))?;
+        let filter = filter::from_proto(&asked, "count").map_err(|e| rpc.refuse(e))?;
         let count =
             self.state.store.count_agents(&filter).await.map_err(|e| rpc.refuse(AgentError::Count(e)))?;
         rpc.audit();
@@ -201,7 +201,7 @@ impl pb::agent_server::Agent for AgentService {
         let request = request.into_inner();
         let asked = request.filter.unwrap_or_default();
         rpc.audit_fields(|| filter::fields(&asked));
-        let filter = filter::from_proto(&asked).map_err(|e| rpc.refuse(e))?;
+        let filter = filter::from_proto(&asked, "list").map_err(|e| rpc.refuse(e))?;
         let page = page_request(request.page_size, request.page_token);
         let page = self
             .state

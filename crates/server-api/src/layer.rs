@@ -113,17 +113,31 @@ where
     }
 }
 
+/// grpc-go's answer for a service that is not on this endpoint.
+pub(crate) fn unknown_service(path: &str) -> Status {
+    Status::unimplemented(match path.strip_prefix('/').unwrap_or(path).rsplit_once('/') {
+        Some((service, _)) => format!("unknown service {service}"),
+        None => format!("malformed method name: {path:?}"),
+    })
+}
+
 /// grpc-go's answer for a method that its service does not have; tonic's has no text.
 fn unknown_method(path: &str) -> Status {
     let (service, name) = path.strip_prefix('/').unwrap_or(path).rsplit_once('/').unwrap_or_default();
     Status::unimplemented(format!("unknown method {name} for service {service}"))
 }
 
-/// Go's code for a message beyond the limit; tonic has another.
+/// grpc-go's code and text for a message beyond the limit; tonic has another.
 fn too_large(status: &Status) -> Option<Status> {
     let text = status.message();
-    (status.code() == Code::OutOfRange && text.contains("message length too large"))
-        .then(|| Status::resource_exhausted(text))
+    if status.code() != Code::OutOfRange || !text.contains("message length too large") {
+        return None;
+    }
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    Some(Status::resource_exhausted(match (numbers.next(), numbers.next()) {
+        (Some(found), Some(limit)) => format!("grpc: received message larger than max ({found} vs. {limit})"),
+        _ => text.to_owned(),
+    }))
 }
 
 /// Who calls, and may they.
@@ -134,6 +148,9 @@ async fn admit(
     deadline: Option<Duration>,
 ) -> Result<Rpc, Status> {
     let caller = caller?;
+    if !method.is_served(caller.is_local()) {
+        return Err(unknown_service(method.path));
+    }
     let request_id = uuid::Uuid::new_v4().to_string();
     match authorize(state, method.access, &caller).await {
         Ok(authorized) => Ok(Rpc::new(method, caller, authorized, request_id, deadline, state.clone())),

@@ -41,6 +41,8 @@ impl From<LoggerError> for Status {
 
 impl LoggerService {
     pub fn new(state: Arc<ServerState>) -> Self {
+        let launch_log_level = state.logs.launch_level().name();
+        tracing::info!(subsystem_name = "api", launch_log_level, "Logger service configured");
         Self { state }
     }
 

@@ -1,6 +1,7 @@
 //! `spire.api.server.svid.v1.SVID`: signing.
 
 mod error;
+mod wit;
 
 use std::sync::Arc;
 
@@ -214,7 +215,10 @@ impl pb::svid_server::Svid for SvidService {
         &self,
         request: Request<pb::MintWitsvidRequest>,
     ) -> Result<Response<pb::MintWitsvidResponse>, Status> {
-        Err(Rpc::of(&request)?.refuse(SvidError::WitDisabled))
+        let rpc = Rpc::of(&request)?;
+        let svid = self.mint_wit(&rpc, request.into_inner()).await.map_err(|e| rpc.refuse(e))?;
+        rpc.audit();
+        Ok(Response::new(pb::MintWitsvidResponse { svid: Some(svid) }))
     }
 
     async fn batch_new_x509svid(
@@ -284,7 +288,9 @@ impl pb::svid_server::Svid for SvidService {
             return Err(rpc.refuse(SvidError::MissingParams));
         }
         rpc.limit("rejecting request due to certificate signing rate limiting", params.len()).await?;
-        Err(rpc.refuse(SvidError::WitDisabled))
+        self.state.fresh().await;
+        let results = self.new_wits(&rpc, &params).await;
+        Ok(Response::new(pb::BatchNewWitsvidResponse { results }))
     }
 
     async fn new_downstream_x509ca(

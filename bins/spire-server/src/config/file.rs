@@ -40,6 +40,8 @@ pub(super) fn decode(body: &Body, flags: &RunFlags) -> Result<Config, LoadError>
         ca: server.ca,
         limits: server.limits,
         prune_agents: server.prune_agents,
+        agent_id_selector: server.agent_id_selector,
+        require_pq_kem: server.require_pq_kem,
         plugins,
         telemetry,
         health,

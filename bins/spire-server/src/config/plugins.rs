@@ -15,6 +15,9 @@ pub struct Plugins {
     /// SQLite's `connection_string`.
     pub connection_string: String,
     pub key_manager: KeyManagerConfig,
+    pub upstream_authority: Option<UpstreamConfig>,
+    /// CredentialComposer `uniqueid`
+    pub unique_id: bool,
     /// Whether agents may attest with join tokens.
     pub join_token: bool,
     /// Type and name of each, in file order, for the log.
@@ -28,9 +31,19 @@ pub enum KeyManagerConfig {
     Disk { keys_path: PathBuf },
 }
 
+/// The one upstream authority: `disk`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    pub cert_file_path: PathBuf,
+    pub key_file_path: PathBuf,
+    pub bundle_file_path: Option<PathBuf>,
+}
+
 pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, LoadError> {
     let mut stores = Vec::new();
     let mut key_managers = Vec::new();
+    let mut upstreams = Vec::new();
+    let mut unique_id = false;
     let mut join_token = false;
     let mut loaded = Vec::new();
     for plugin in steeple_config::plugins(body)?.iter().filter(|plugin| plugin.enabled) {
@@ -50,6 +63,11 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
                 key_managers.push(KeyManagerConfig::Memory);
             }
             ("KeyManager", "disk") => key_managers.push(disk(plugin, block, unknown)?),
+            ("UpstreamAuthority", "disk") => upstreams.push(upstream_disk(plugin, block, unknown)?),
+            ("CredentialComposer", "uniqueid") => {
+                no_data(plugin)?;
+                unique_id = true;
+            }
             ("NodeAttestor", "join_token") => {
                 no_data(plugin)?;
                 join_token = true;
@@ -65,7 +83,14 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
         stores.pop().ok_or_else(|| LoadError::Other("expecting a DataStore plugin".to_owned()))?;
     exactly_one("KeyManager", key_managers.len())?;
     let key_manager = key_managers.pop().unwrap_or(KeyManagerConfig::Memory);
-    Ok(Plugins { connection_string, key_manager, join_token, loaded })
+    if upstreams.len() > 1 {
+        return Err(LoadError::Other(format!(
+            "plugin type \"UpstreamAuthority\" constraint not satisfied: expected at most 1 but got {}",
+            upstreams.len()
+        )));
+    }
+    let upstream_authority = upstreams.pop();
+    Ok(Plugins { connection_string, key_manager, upstream_authority, unique_id, join_token, loaded })
 }
 
 fn data_store(
@@ -120,4 +145,26 @@ fn disk(
     };
     block.finish(Strictness::Lax, "KeyManager \"disk\"", unknown);
     Ok(KeyManagerConfig::Disk { keys_path: keys_path.into() })
+}
+
+fn upstream_disk(
+    plugin: &PluginConfig,
+    mut block: Block<'_>,
+    unknown: &mut UnknownKeys,
+) -> Result<UpstreamConfig, LoadError> {
+    let cert = string(&mut block, "cert_file_path")?;
+    let key = string(&mut block, "key_file_path")?;
+    let bundle = string(&mut block, "bundle_file_path")?;
+    let (Some(cert), Some(key)) = (cert, key) else {
+        return Err(LoadError::Other(format!(
+            "{}:{}: failed to configure plugin \"disk\": 'cert_file_path' and 'key_file_path' must be set and not empty",
+            plugin.file, plugin.pos
+        )));
+    };
+    block.finish(Strictness::Lax, "UpstreamAuthority \"disk\"", unknown);
+    Ok(UpstreamConfig {
+        cert_file_path: cert.into(),
+        key_file_path: key.into(),
+        bundle_file_path: bundle.map(PathBuf::from),
+    })
 }

@@ -10,8 +10,8 @@ use steeple_server_core::ca::CaConfig;
 use steeple_spiffe::x509::DistinguishedName;
 use steeple_spiffe::{KeyType, SpiffeId, TrustDomain};
 
-use super::{LoadError, PruneAgents, RunFlags};
-use steeple_cli::settings::{full_name, invalid, place, refuse, refuse_on, string, unsupported};
+use super::{LoadError, PruneAgents, RunFlags, experimental};
+use steeple_cli::settings::{full_name, invalid, place, refuse, refuse_on, string};
 
 const DEFAULT_SOCKET: &str = "/tmp/spire-server/private/api.sock";
 const DEFAULT_PORT: u16 = 8081;
@@ -29,6 +29,8 @@ pub(super) struct Server {
     pub agent_ttl_given: bool,
     pub limits: RateLimitConfig,
     pub prune_agents: Option<PruneAgents>,
+    pub agent_id_selector: bool,
+    pub require_pq_kem: bool,
     pub warnings: Vec<String>,
 }
 
@@ -47,12 +49,16 @@ pub(super) fn decode(
     let file_socket = string(block, "socket_path")?;
     let socket_path = flags.socket_path.clone().or(file_socket).unwrap_or_else(|| DEFAULT_SOCKET.to_owned());
     let log = log(block, flags)?;
-    let (ca, agent_ttl_given) = ca(block, &trust_domain, unknown, &mut warnings)?;
+    let (mut ca, agent_ttl_given) = ca(block, &trust_domain, unknown, &mut warnings)?;
+    let experimental = experimental::decode(block, ca.ca_key_type, unknown, &mut warnings)?;
+    ca.wit = experimental.wit;
     Ok(Server {
         admin_ids: admin_ids(block)?,
         audit_log: block.bool("audit_log_enabled")?.unwrap_or(false),
         limits: limits(block, unknown)?,
         prune_agents: prune_agents(block)?,
+        agent_id_selector: experimental.agent_id_selector,
+        require_pq_kem: experimental.require_pq_kem,
         trust_domain,
         data_dir: data_dir.into(),
         bind_address,
@@ -73,30 +79,6 @@ fn unserved(block: &mut Block<'_>, unknown: &mut UnknownKeys) -> Result<(), Load
         refuse(&federation, &["bundle_endpoint", "federates_with"])?;
         // SPIRE does not look for unknown keys here.
         federation.finish(Strictness::Lax, "federation", unknown);
-    }
-    if let Some(mut experimental) = block.block("experimental")? {
-        refuse_on(
-            &mut experimental,
-            &["agent_spiffe_id_as_selector", "events_based_cache", "require_pq_kem"],
-        )?;
-        refuse(
-            &experimental,
-            &[
-                "auth_opa_policy_engine",
-                "cache_reload_interval",
-                "full_cache_reload_interval",
-                "prune_events_older_than",
-                "event_timeout",
-                "sql_transaction_timeout",
-                "wit_key_type",
-                "wit_issuer",
-                "named_pipe_name",
-            ],
-        )?;
-        if experimental.strings("feature_flags")?.is_some_and(|flags| !flags.is_empty()) {
-            return Err(unsupported(&experimental, "feature_flags"));
-        }
-        experimental.finish(Strictness::Lax, "experimental", unknown);
     }
     // Our view of agents is never staler than what this server has written: any bound holds.
     block.duration("max_attested_node_info_staleness")?;
@@ -240,14 +222,14 @@ fn seconds(block: &mut Block<'_>, key: &str) -> Result<Option<i64>, LoadError> {
 }
 
 /// Whole seconds; an empty string is not set.
-fn duration(block: &mut Block<'_>, key: &str) -> Result<Option<i64>, LoadError> {
+pub(super) fn duration(block: &mut Block<'_>, key: &str) -> Result<Option<i64>, LoadError> {
     if block.string(key)?.is_none_or(|text| text.is_empty()) {
         return Ok(None);
     }
     Ok(block.duration(key)?.map(steeple_config::GoDuration::seconds))
 }
 
-fn key_type(block: &mut Block<'_>, key: &str) -> Result<Option<KeyType>, LoadError> {
+pub(super) fn key_type(block: &mut Block<'_>, key: &str) -> Result<Option<KeyType>, LoadError> {
     let Some(text) = string(block, key)? else { return Ok(None) };
     let parsed = text.parse().map_err(|_| {
         let kinds = "expected rsa-2048, rsa-4096, ec-p256 or ec-p384";

@@ -217,6 +217,38 @@ fn an_unknown_key_is_named_with_its_place() {
 }
 
 #[test]
+fn experimental_options() {
+    let config = with(
+        r#"experimental { feature_flags = ["wit-svid", "i_am_a_test_flag"] wit_key_type = "rsa-2048" wit_issuer = "me"
+           agent_spiffe_id_as_selector = true require_pq_kem = true events_based_cache = true
+           cache_reload_interval = "1s" full_cache_reload_interval = "1h" prune_events_older_than = "1h"
+           sql_transaction_timeout = "1m" }"#,
+    )
+    .unwrap();
+    let wit = config.ca.wit.clone().unwrap();
+    assert_eq!((wit.key_type, wit.issuer.as_str()), (KeyType::Rsa2048, "me"));
+    assert!(config.agent_id_selector && config.require_pq_kem);
+    let warned = |text: &str| assert!(config.warnings.iter().any(|w| w.contains(text)), "{text}");
+    warned("sql_transaction_timeout is deprecated");
+    warned("Experimental features have been enabled.");
+    warned("Developer feature flag \"wit-svid\" has been enabled");
+    let plain = with("ca_key_type = \"ec-p384\" experimental { feature_flags = [\"wit-svid\"] }").unwrap();
+    assert_eq!(plain.ca.wit.unwrap().key_type, KeyType::EcP384, "the CA's, unless named");
+    assert!(with("experimental { }").unwrap().ca.wit.is_none());
+
+    let bad = [
+        ("feature_flags = [\"nope\", \"wit-svid\"]", "unknown feature flag(s): [nope]"),
+        ("wit_key_type = \"dsa\"", "error parsing wit_key_type"),
+        ("cache_reload_interval = \"soon\"", "cache_reload_interval"),
+        ("event_timeout = \"1s\" sql_transaction_timeout = \"1s\"", "only set event_timeout"),
+    ];
+    for (options, expected) in bad {
+        let message = message(with(&format!("experimental {{ {options} }}")));
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
 fn what_spire_has_and_we_do_not_is_refused_by_name() {
     let options = [
         ("profiling_enabled = true", "server.profiling_enabled"),
@@ -226,24 +258,7 @@ fn what_spire_has_and_we_do_not_is_refused_by_name() {
         ("proxy_protocol_trusted_cidrs = [\"10.0.0.0/8\"]", "server.proxy_protocol_trusted_cidrs"),
         ("federation { bundle_endpoint { port = 1 } }", "server.federation.bundle_endpoint"),
         ("federation { federates_with \"x.org\" {} }", "server.federation.federates_with"),
-        (
-            "experimental { agent_spiffe_id_as_selector = true }",
-            "server.experimental.agent_spiffe_id_as_selector",
-        ),
         ("experimental { auth_opa_policy_engine {} }", "server.experimental.auth_opa_policy_engine"),
-        ("experimental { cache_reload_interval = \"1s\" }", "server.experimental.cache_reload_interval"),
-        (
-            "experimental { full_cache_reload_interval = \"1s\" }",
-            "server.experimental.full_cache_reload_interval",
-        ),
-        ("experimental { events_based_cache = true }", "server.experimental.events_based_cache"),
-        ("experimental { prune_events_older_than = \"1s\" }", "server.experimental.prune_events_older_than"),
-        ("experimental { event_timeout = \"1s\" }", "server.experimental.event_timeout"),
-        ("experimental { sql_transaction_timeout = \"1s\" }", "server.experimental.sql_transaction_timeout"),
-        ("experimental { require_pq_kem = true }", "server.experimental.require_pq_kem"),
-        ("experimental { wit_key_type = \"ec-p256\" }", "server.experimental.wit_key_type"),
-        ("experimental { wit_issuer = \"x\" }", "server.experimental.wit_issuer"),
-        ("experimental { feature_flags = [\"wit-svid\"] }", "server.experimental.feature_flags"),
         ("experimental { named_pipe_name = \"x\" }", "server.experimental.named_pipe_name"),
     ];
     for (option, name) in options {

@@ -8,7 +8,7 @@ use anyhow::Context;
 use steeple_runtime::clock::{Clock, monotonic};
 use steeple_runtime::grpc;
 use steeple_runtime::tasks::{OnEnd, TaskGroup};
-use steeple_runtime::tls::{LiveBundles, LiveIdentity, ServerTls, TlsIncoming};
+use steeple_runtime::tls::{KeyExchange, LiveBundles, LiveIdentity, ServerTls, TlsIncoming};
 use steeple_runtime::uds::{UdsListener, UdsOptions};
 use steeple_server_api::layer::ApiLayer;
 use steeple_server_api::{ServerState, local_routes, tcp_routes};
@@ -36,7 +36,9 @@ pub async fn bind(
     let listener = TcpListener::bind(at).await.with_context(|| {
         format!("cannot listen on {at}; check that nothing else does, or set bind_address and bind_port")
     })?;
-    let tls = ServerTls::new(identity, bundles, clock).context("cannot set up TLS")?;
+    let exchange = if config.require_pq_kem { KeyExchange::PostQuantum } else { KeyExchange::Any };
+    let tls =
+        ServerTls::with_key_exchange(exchange, identity, bundles, clock).context("cannot set up TLS")?;
     let tcp_addr = listener.local_addr()?;
     let options = UdsOptions { mode: SOCKET_MODE, dir_mode: SOCKET_DIR_MODE, max_per_uid: None };
     let local = UdsListener::bind(&config.socket_path, options)?;

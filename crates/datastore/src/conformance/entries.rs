@@ -413,9 +413,15 @@ pub async fn pages(fresh: Factory) {
         assert_eq!(seen, expected);
         assert_eq!(count, pages, "pages of {size}");
     }
-    for (token, wrong) in
-        [("abc", true), ("-1", true), ("+1", true), ("18446744073709551615", false), ("1x", true)]
-    {
+    for (token, wrong) in [
+        ("abc", true),
+        ("-1", true),
+        ("+1", true),
+        ("9223372036854775807", false),
+        ("9223372036854775808", true),
+        ("18446744073709551615", true),
+        ("1x", true),
+    ] {
         let page = PageRequest { token: token.into(), size: 5 };
         match store.list_entries(&EntryFilter::default(), &page).await {
             Err(error) if wrong => assert_eq!(error.to_string(), format!("could not parse token '{token}'")),

@@ -220,6 +220,10 @@ async fn admit(
         return Err(AgentError::Banned);
     }
     let signed = sign(state, &id, csr).await?;
+    let mut selectors = selectors(kind, attributes.selector_values);
+    if state.agent_id_selector {
+        selectors.push(Selector::new("spiffe_id", id.as_str()));
+    }
     let agent = Agent {
         id: id.clone(),
         attestation_type: kind.to_owned(),
@@ -229,7 +233,7 @@ async fn admit(
         new_expires_at: 0,
         can_reattest: attributes.can_reattest,
         agent_version: known.map(|agent| agent.agent_version).unwrap_or_default(),
-        selectors: selectors(kind, attributes.selector_values),
+        selectors,
     };
     state.store.put_agent(agent, state.clock.now()).await.map_err(|e| match e {
         // The ban came while the agent attested.

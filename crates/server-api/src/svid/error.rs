@@ -1,5 +1,6 @@
 use steeple_datastore::Error as StoreError;
 use steeple_server_core::ca::CaError;
+use steeple_spiffe::KeyError;
 use steeple_spiffe::x509::{DnsNameError, X509Error};
 use tonic::{Code, Status};
 
@@ -49,6 +50,20 @@ pub enum SvidError {
     NoAudience,
     #[error("failed to sign JWT-SVID: {0}")]
     SignJwt(#[source] CaError),
+    #[error("missing public key")]
+    MissingPublicKey,
+    /// MintWITSVID words it so.
+    #[error("invalid public key: {0}")]
+    PublicKey(#[source] KeyError),
+    /// BatchNewWITSVID does so.
+    #[error("malformed public key: {0}")]
+    MalformedPublicKey(#[source] KeyError),
+    #[error("invalid signing algorithm or key type: unsupported signing algorithm for {kind} key: {name}")]
+    Algorithm { kind: &'static str, name: String },
+    #[error("invalid signing algorithm or key type: unsupported key type")]
+    KeyKind,
+    #[error("failed to sign WIT-SVID: {0}")]
+    SignWit(#[source] CaError),
     #[error("caller is not a downstream workload")]
     NotDownstream,
     #[error("failed to sign downstream X.509 CA: {0}")]
@@ -74,11 +89,17 @@ impl ApiError for SvidError {
             | Self::DnsName(_)
             | Self::DnsOverlap(_)
             | Self::SpiffeId(_)
+            | Self::MissingPublicKey
+            | Self::PublicKey(_)
+            | Self::MalformedPublicKey(_)
+            | Self::Algorithm { .. }
+            | Self::KeyKind
             | Self::NoAudience => Code::InvalidArgument,
             Self::NotAuthorized | Self::NoBundle => Code::NotFound,
             Self::JwtDisabled | Self::WitDisabled => Code::Unimplemented,
             Self::Sign(_)
             | Self::SignJwt(_)
+            | Self::SignWit(_)
             | Self::SignDownstream(_)
             | Self::NoCaller
             | Self::NotDownstream

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 
 use http::uri::PathAndQuery;
 use steeple_datastore::AgentUpdate;
+use steeple_datastore::model::Entry;
 use steeple_proto::spire::api::types::permission_denied_details::Reason;
-use steeple_server_api::access::{Access, METHODS};
+use steeple_runtime::clock::Clock as _;
+use steeple_server_api::access::METHODS;
 use steeple_server_api::error::denied_reason;
+use steeple_spiffe::x509::{self, CaTemplate, DistinguishedName, Issuer, LeafTemplate, SerialNumber};
+use steeple_spiffe::{Certificate, SignatureAlgorithm, TrustDomain};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -42,23 +46,125 @@ fn is_denied(outcome: &Result<(), Status>, path: &str) -> bool {
     }
 }
 
+/// Who calls. `F` is of another trust domain, which is trusted because an admin is of it.
+const KINDS: [&str; 13] = [
+    "local",
+    "anonymous",
+    "workload",
+    "admin by id",
+    "admin by entry",
+    "foreign admin",
+    "foreign workload",
+    "downstream",
+    "agent",
+    "evicted agent",
+    "banned agent",
+    "inactive agent",
+    "expired agent",
+];
+
+/// Who may call what: L = local, A = admin, G = agent, D = downstream, * = anyone (spire.md §1.7); and where it is
+/// served: B = on both endpoints, U = on the Unix socket, T = on TCP.
+const TABLE: &[(&str, &str, &str, &str)] = &[
+    (
+        "spire.api.server.agent.v1.Agent",
+        "CountAgents ListAgents GetAgent DeleteAgent BanAgent CreateJoinToken",
+        "LA",
+        "B",
+    ),
+    ("spire.api.server.agent.v1.Agent", "AttestAgent", "*", "B"),
+    ("spire.api.server.agent.v1.Agent", "RenewAgent PostStatus", "G", "B"),
+    ("spire.api.server.bundle.v1.Bundle", "GetBundle", "*", "B"),
+    (
+        "spire.api.server.bundle.v1.Bundle",
+        "AppendBundle CountBundles ListFederatedBundles BatchCreateFederatedBundle BatchUpdateFederatedBundle \
+         BatchSetFederatedBundle BatchDeleteFederatedBundle",
+        "LA",
+        "B",
+    ),
+    ("spire.api.server.bundle.v1.Bundle", "GetFederatedBundle", "LAG", "B"),
+    ("spire.api.server.bundle.v1.Bundle", "PublishJWTAuthority PublishWITAuthority", "D", "B"),
+    (
+        "spire.api.server.entry.v1.Entry",
+        "CountEntries ListEntries GetEntry BatchCreateEntry BatchUpdateEntry BatchDeleteEntry",
+        "LA",
+        "B",
+    ),
+    ("spire.api.server.entry.v1.Entry", "GetAuthorizedEntries SyncAuthorizedEntries", "G", "B"),
+    ("spire.api.server.svid.v1.SVID", "MintX509SVID MintJWTSVID MintWITSVID", "LA", "B"),
+    ("spire.api.server.svid.v1.SVID", "BatchNewX509SVID NewJWTSVID BatchNewWITSVID", "G", "B"),
+    ("spire.api.server.svid.v1.SVID", "NewDownstreamX509CA", "D", "B"),
+    (
+        "spire.api.server.trustdomain.v1.TrustDomain",
+        "ListFederationRelationships GetFederationRelationship BatchCreateFederationRelationship \
+         BatchUpdateFederationRelationship BatchDeleteFederationRelationship RefreshBundle",
+        "LA",
+        "B",
+    ),
+    (
+        "spire.api.server.localauthority.v1.LocalAuthority",
+        "GetJWTAuthorityState PrepareJWTAuthority ActivateJWTAuthority TaintJWTAuthority RevokeJWTAuthority \
+         GetX509AuthorityState PrepareX509Authority ActivateX509Authority TaintX509Authority RevokeX509Authority \
+         TaintX509UpstreamAuthority RevokeX509UpstreamAuthority \
+         GetWITAuthorityState PrepareWITAuthority ActivateWITAuthority TaintWITAuthority RevokeWITAuthority",
+        "LA",
+        "B",
+    ),
+    ("spire.api.server.logger.v1.Logger", "GetLogger SetLogLevel ResetLogLevel", "L", "U"),
+    ("spire.api.server.debug.v1.Debug", "GetInfo", "L", "U"),
+    ("grpc.health.v1.Health", "Check List Watch", "L", "U"),
+    ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo", "L", "U"),
+    ("grpc.reflection.v1alpha.ServerReflection", "ServerReflectionInfo", "L", "U"),
+    ("steeple.server.v1.Rotation", "RotateEntries RotateAgents", "LA", "B"),
+    ("steeple.server.v1.Federation", "ListStates", "LA", "B"),
+    ("steeple.agent.v1.Sync", "Watch", "G", "T"),
+];
+
+/// Path, who, where.
+fn rows() -> impl Iterator<Item = (String, &'static str, &'static str)> {
+    TABLE.iter().flat_map(|(service, methods, who, at)| {
+        methods.split_whitespace().map(move |method| (format!("/{service}/{method}"), *who, *at))
+    })
+}
+
+/// A method that is served has a row here, and a row in the program's own table.
+#[test]
+fn every_served_method_has_a_row() {
+    use prost::Message as _;
+    let mut expected: Vec<String> = rows().map(|row| row.0).collect();
+    let spires = expected.iter().filter(|path| path.starts_with("/spire.")).count();
+    assert_eq!(spires, 62);
+    expected.sort();
+    let mut ours: Vec<String> = METHODS.iter().map(|method| method.path.to_owned()).collect();
+    ours.sort();
+    assert_eq!(ours, expected);
+    let files = prost_types::FileDescriptorSet::decode(steeple_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let servers = ["spire.api.server.", "steeple.server.", "steeple.agent."];
+    let mut declared = 0;
+    for file in files.file.iter().filter(|file| servers.iter().any(|name| file.package().starts_with(name))) {
+        for service in &file.service {
+            for method in &service.method {
+                let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                assert!(expected.contains(&path), "{path} has no row");
+                declared += 1;
+            }
+        }
+    }
+    assert_eq!(declared, 62 + 4);
+}
+
 struct Kinds(BTreeMap<&'static str, Channel>);
 
 impl Kinds {
     async fn of(server: &Server) -> Self {
-        server
-            .entry(steeple_datastore::model::Entry {
-                admin: true,
-                ..entry("spiffe://example.org/spire/server", "/admin-by-entry")
-            })
-            .await;
-        server
-            .entry(steeple_datastore::model::Entry {
-                downstream: true,
-                ..entry("spiffe://example.org/spire/server", "/downstream")
-            })
-            .await;
-        server.entry(entry("spiffe://example.org/spire/server", "/workload")).await;
+        let under_server = |path| entry("spiffe://example.org/spire/server", path);
+        server.entry(Entry { admin: true, ..under_server("/admin-by-entry") }).await;
+        server.entry(Entry { downstream: true, ..under_server("/downstream") }).await;
+        server.entry(under_server("/workload")).await;
+        let old = server.agent("expired").await.1;
+        let warm = call(&old, "/spire.api.server.entry.v1.Entry/GetAuthorizedEntries").await;
+        assert!(warm.is_ok(), "connected while its SVID is good");
+        server.clock.advance(std::time::Duration::from_secs(3_601));
         let evicted = server.agent("evicted").await.1;
         server.state.store.delete_agent(&agent_id("evicted")).await.unwrap();
         let banned = server.agent("banned").await.1;
@@ -67,65 +173,66 @@ impl Kinds {
         let inactive = server.agent("inactive").await.1;
         let other = AgentUpdate { serial_number: Some("12345".to_owned()), ..AgentUpdate::default() };
         server.state.store.update_agent(&agent_id("inactive"), other, 0).await.unwrap();
+        let foreign = Foreign::of(server);
         Self(BTreeMap::from([
             ("local", server.local()),
             ("anonymous", server.anonymous()),
             ("workload", server.workload("spiffe://example.org/workload").await),
-            ("admin by config", server.workload("spiffe://example.org/admin-by-config").await),
+            ("admin by id", server.workload("spiffe://example.org/admin-by-config").await),
             ("admin by entry", server.workload("spiffe://example.org/admin-by-entry").await),
+            ("foreign admin", foreign.caller(server, "/admin")),
+            ("foreign workload", foreign.caller(server, "/somebody")),
             ("downstream", server.workload("spiffe://example.org/downstream").await),
             ("agent", server.agent("good").await.1),
             ("evicted agent", evicted),
             ("banned agent", banned),
             ("inactive agent", inactive),
+            ("expired agent", old),
         ]))
     }
 }
 
-fn may(kind: &str, access: Access) -> bool {
-    access.anyone
+fn may(kind: &str, who: &str) -> bool {
+    who.contains('*')
         || match kind {
-            "local" => access.local,
-            "admin by config" | "admin by entry" => access.admin,
-            "downstream" => access.downstream,
-            "agent" => access.agent,
+            "local" => who.contains('L'),
+            "admin by id" | "admin by entry" | "foreign admin" => who.contains('A'),
+            "downstream" => who.contains('D'),
+            "agent" => who.contains('G'),
             _ => false,
         }
 }
 
-fn local_only(path: &str) -> bool {
-    ["spire.api.server.logger.", "spire.api.server.debug.", "grpc.health."]
-        .iter()
-        .any(|p| path[1..].starts_with(p))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn each_rpc_by_each_kind_of_caller() {
-    let server = start(Options::default()).await;
+    let options = Options {
+        admin_ids: vec!["spiffe://example.org/admin-by-config", "spiffe://other.org/admin"],
+        ..Options::default()
+    };
+    let server = start(options).await;
     let kinds = Kinds::of(&server).await;
-    for method in METHODS {
-        // Would stop the log for the other tests.
-        if method.name == "SetLogLevel" {
-            continue;
-        }
-        for (kind, channel) in &kinds.0 {
-            let outcome = call(channel, method.path).await;
-            let served_here = (*kind == "local" && method.path != "/steeple.agent.v1.Sync/Watch")
-                || (*kind != "local" && !local_only(method.path));
-            let what = format!("{} by {kind}: {outcome:?}", method.path);
-            match (may(kind, method.access), served_here) {
-                (false, _) => assert!(is_denied(&outcome, method.path), "{what}"),
-                (true, false) => {
-                    assert_eq!(outcome.as_ref().unwrap_err().code(), Code::Unimplemented, "{what}");
-                }
-                (true, true) => assert!(!is_denied(&outcome, method.path), "{what}"),
-            }
-            if let Err(status) = &outcome
-                && is_denied(&outcome, method.path)
-            {
-                let reason = denied_reason(status);
-                let expected = if method.access.agent { reason_of(kind) } else { None };
-                assert_eq!(reason, expected, "{what}");
+    assert_eq!(kinds.0.len(), KINDS.len());
+    for (path, who, at) in rows() {
+        let path: &'static str = path.leak();
+        for kind in KINDS {
+            let local = kind == "local";
+            // An empty request would be taken for one: it changes nothing that later rows need.
+            let outcome = call(&kinds.0[kind], path).await;
+            let what = format!("{path} by {kind}: {outcome:?}");
+            if (local && at == "T") || (!local && at == "U") {
+                let status = outcome.as_ref().unwrap_err();
+                assert_eq!(status.code(), Code::Unimplemented, "{what}");
+                assert!(status.message().starts_with("unknown service "), "{what}");
+            } else if may(kind, who) {
+                assert!(!is_denied(&outcome, path), "{what}");
+                let served = outcome.as_ref().err().is_none_or(|status| {
+                    status.code() != Code::Unimplemented || !status.message().starts_with("unknown")
+                });
+                assert!(served, "{what}");
+            } else {
+                assert!(is_denied(&outcome, path), "{what}");
+                let reason = denied_reason(outcome.as_ref().unwrap_err());
+                assert_eq!(reason, if who.contains('G') { reason_of(kind) } else { None }, "{what}");
             }
         }
     }
@@ -136,6 +243,7 @@ fn reason_of(kind: &str) -> Option<Reason> {
     match kind {
         "local" | "anonymous" => None,
         "banned agent" => Some(Reason::AgentBanned),
+        "expired agent" => Some(Reason::AgentExpired),
         "inactive agent" => Some(Reason::AgentNotActive),
         _ => Some(Reason::AgentNotAttested),
     }
@@ -161,14 +269,6 @@ async fn unknown_methods_are_unimplemented() {
     let unknown_service = |service: &str| format!("unknown service {service}");
     let unknown = [
         (
-            "/spire.api.server.trustdomain.v1.TrustDomain/ListFederationRelationships",
-            unknown_service("spire.api.server.trustdomain.v1.TrustDomain"),
-        ),
-        (
-            "/spire.api.server.localauthority.v1.LocalAuthority/GetJWTAuthorityState",
-            unknown_service("spire.api.server.localauthority.v1.LocalAuthority"),
-        ),
-        (
             "/spire.api.server.entry.v1.Entry/NoSuchMethod",
             "unknown method NoSuchMethod for service spire.api.server.entry.v1.Entry".to_owned(),
         ),
@@ -188,52 +288,69 @@ async fn unknown_methods_are_unimplemented() {
     assert_eq!(status.message(), "unknown service spire.api.server.debug.v1.Debug");
 }
 
-/// An admin may be of another trust domain, whose bundle is then trusted too.
-#[tokio::test]
-async fn an_admin_of_another_trust_domain() {
-    use steeple_spiffe::x509::{self, CaTemplate, DistinguishedName, Issuer, LeafTemplate, SerialNumber};
-    use steeple_spiffe::{Certificate, SignatureAlgorithm, TrustDomain};
-    let options = Options { admin_ids: vec!["spiffe://other.org/admin"], ..Options::default() };
-    let server = start(options).await;
-    let (root_key, leaf_key) = (pool_key(0), pool_key(1));
-    let (not_before, not_after) = (crate::harness::NOW - 10, crate::harness::NOW + 600);
-    let other = TrustDomain::new("other.org").unwrap();
-    let template = CaTemplate {
-        trust_domain: other.clone(),
-        public_key: root_key.public_key(),
-        subject: DistinguishedName::default_ca(),
-        not_before,
-        not_after,
-        serial: SerialNumber::random().unwrap(),
-    };
-    let algorithm = SignatureAlgorithm::EcdsaSha256;
-    let sign = |tbs: &[u8]| x509::assemble(tbs, algorithm, &root_key.sign(algorithm, tbs).unwrap());
-    let root = sign(&x509::ca_tbs_self_signed(&template, algorithm).unwrap());
-    let root = Certificate::from_der(&root).unwrap();
-    let issuer = Issuer::from_certificate(&root, algorithm);
-    server.trust(&other, root);
-    let svid = |path: &str| {
+/// Another trust domain, and callers of it.
+struct Foreign {
+    root_key: steeple_spiffe::PrivateKey,
+    root: Certificate,
+}
+
+impl Foreign {
+    /// Its bundle is trusted from now on.
+    fn of(server: &Server) -> Self {
+        let foreign = Self::unknown(server.clock.now());
+        server.trust(&TrustDomain::new("other.org").unwrap(), foreign.root.clone());
+        foreign
+    }
+
+    fn unknown(now: i64) -> Self {
+        let root_key = pool_key(0);
+        let template = CaTemplate {
+            trust_domain: TrustDomain::new("other.org").unwrap(),
+            public_key: root_key.public_key(),
+            subject: DistinguishedName::default_ca(),
+            not_before: now - 10,
+            not_after: now + 600,
+            serial: SerialNumber::random().unwrap(),
+        };
+        let tbs = x509::ca_tbs_self_signed(&template, SignatureAlgorithm::EcdsaSha256).unwrap();
+        let root = Certificate::from_der(&sign(&root_key, &tbs)).unwrap();
+        Self { root_key, root }
+    }
+
+    fn caller(&self, server: &Server, path: &str) -> Channel {
+        let key = pool_key(1);
+        let issuer = Issuer::from_certificate(&self.root, SignatureAlgorithm::EcdsaSha256);
         let template = LeafTemplate {
             spiffe_id: format!("spiffe://other.org{path}").parse().unwrap(),
-            public_key: leaf_key.public_key(),
-            not_before,
-            not_after,
+            public_key: key.public_key(),
+            not_before: self.root.not_before(),
+            not_after: self.root.not_after(),
             dns_names: Vec::new(),
             subject: None,
             serial: SerialNumber::random().unwrap(),
         };
-        let chain = vec![sign(&x509::leaf_tbs(&template, &issuer).unwrap())];
-        steeple_server_core::ca::SignedX509 {
-            chain,
+        let svid = steeple_server_core::ca::SignedX509 {
+            chain: vec![sign(&self.root_key, &x509::leaf_tbs(&template, &issuer).unwrap())],
             serial: String::new(),
-            not_before,
-            expires_at: not_after,
-        }
-    };
-    let path = "/spire.api.server.agent.v1.Agent/CountAgents";
-    assert!(call(&server.with_svid(&svid("/admin"), &leaf_key), path).await.is_ok());
-    let outcome = call(&server.with_svid(&svid("/somebody"), &leaf_key), path).await;
-    assert!(is_denied(&outcome, path), "{outcome:?}");
+            not_before: self.root.not_before(),
+            expires_at: self.root.not_after(),
+        };
+        server.with_svid(&svid, &key)
+    }
+}
+
+fn sign(key: &steeple_spiffe::PrivateKey, tbs: &[u8]) -> Vec<u8> {
+    let algorithm = SignatureAlgorithm::EcdsaSha256;
+    x509::assemble(tbs, algorithm, &key.sign(algorithm, tbs).unwrap())
+}
+
+/// The handshake fails: not even what is open to anyone can be called with it.
+#[tokio::test]
+async fn an_svid_of_an_unknown_trust_domain() {
+    let server = start(Options::default()).await;
+    let stranger = Foreign::unknown(server.clock.now()).caller(&server, "/admin");
+    let status = call(&stranger, "/spire.api.server.bundle.v1.Bundle/GetBundle").await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
 }
 
 /// A renewed serial is good from its first use; the old one until then.

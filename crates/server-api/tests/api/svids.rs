@@ -205,12 +205,6 @@ async fn what_is_switched_off_or_not_served_says_so() {
     let mut operator = SvidClient::new(server.local());
     let status = operator.mint_jwtsvid(pb::MintJwtsvidRequest::default()).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unimplemented, "JWT functionality is disabled"));
-    let status = operator.mint_witsvid(pb::MintWitsvidRequest::default()).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::Unimplemented, "WIT functionality is disabled"));
-    let params = vec![pb::NewWitsvidParams::default()];
-    let status =
-        SvidClient::new(channel).batch_new_witsvid(pb::BatchNewWitsvidRequest { params }).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::Unimplemented, "WIT functionality is disabled"));
 }
 
 #[tokio::test]
