@@ -20,7 +20,7 @@ use steeple_server_core::ca::CaConfig;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 
 pub use flags::RunFlags;
-pub use plugins::{KeyManagerConfig, Plugins, UpstreamConfig};
+pub use plugins::{KeyManagerConfig, Plugins};
 pub use steeple_cli::settings::{LoadError, Telemetry};
 
 /// What `run` needs; nothing here is optional that has a default.

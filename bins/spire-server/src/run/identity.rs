@@ -48,10 +48,25 @@ impl ServerIdentity {
         self.current.read().unwrap_or_else(PoisonError::into_inner).chain.clone()
     }
 
-    /// A new SVID with a new key if half of the old one's life is over (SPIRE).
+    /// A new SVID with a new key if half of the old one's life is over, or if it stands under a tainted authority
+    /// (SPIRE).
     pub async fn rotate_if_due(&self) -> anyhow::Result<()> {
-        let renew_at = self.current.read().unwrap_or_else(PoisonError::into_inner).renew_at;
-        if self.clock.now() < renew_at {
+        let (chain, renew_at, begins) = {
+            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+            let begins = current.chain.first().map(Certificate::not_before);
+            (current.chain.clone(), current.renew_at, begins)
+        };
+        let now = self.clock.now();
+        let is_tainted = self.ca.is_to_be_replaced(&chain);
+        if is_tainted {
+            tracing::info!(
+                subsystem_name = "svid_rotator",
+                "Server SVID signed using a tainted authority, forcing rotation of the Server SVID"
+            );
+        }
+        // A clock that went back makes it one of the future.
+        let is_early = begins.is_some_and(|begins| now < begins);
+        if now < renew_at && !is_tainted && !is_early {
             return Ok(());
         }
         self.rotate().await

@@ -8,6 +8,10 @@ use steeple_runtime::clock::Clock;
 use steeple_runtime::metrics::CallCounter;
 use steeple_runtime::tasks::{OnEnd, TaskGroup};
 use steeple_server_core::ca::CaManager;
+use steeple_server_core::view::{Bundles, View};
+use steeple_spiffe::TrustDomain;
+use steeple_spiffe::bundle::Bundle;
+use tokio::sync::watch;
 use tonic::Code;
 
 use super::TICK;
@@ -31,6 +35,37 @@ const KEEP_LOG: u64 = 100_000;
 pub struct Rotation {
     failures: Arc<Mutex<Failures>>,
     metrics: Arc<Rotations>,
+    bundle: OwnBundle,
+}
+
+/// Tells of changes of our own bundle, whoever makes them.
+#[derive(Clone)]
+pub struct OwnBundle {
+    trust_domain: TrustDomain,
+    bundles: watch::Receiver<Bundles>,
+    seen: Option<Arc<Bundle>>,
+}
+
+impl OwnBundle {
+    pub fn new(view: &View, config: &Config) -> Self {
+        let (trust_domain, bundles) = (config.trust_domain.clone(), view.watch_bundles());
+        let seen = bundles.borrow().get(&trust_domain).cloned();
+        Self { trust_domain, bundles, seen }
+    }
+
+    /// Never, once there is no view any more.
+    async fn changed(&mut self) {
+        loop {
+            if self.bundles.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            let now = self.bundles.borrow_and_update().get(&self.trust_domain).cloned();
+            if now != self.seen {
+                self.seen = now;
+                return;
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -40,8 +75,8 @@ struct Failures {
 }
 
 impl Rotation {
-    pub fn new(metrics: Arc<Rotations>) -> Self {
-        Self { failures: Arc::default(), metrics }
+    pub fn new(metrics: Arc<Rotations>, bundle: OwnBundle) -> Self {
+        Self { failures: Arc::default(), metrics, bundle }
     }
 
     /// How often it failed in a row, and why the last time.
@@ -87,12 +122,16 @@ fn boxed(job: impl Future<Output = ()> + Send + 'static) -> Job {
     Box::pin(job)
 }
 
-/// Authorities, then our own SVID, which a new authority may have to sign.
-async fn rotate(ca: Arc<CaManager>, identity: ServerIdentity, clock: Arc<dyn Clock>, rotation: Rotation) {
+/// Authorities, then our own SVID, which a new authority may have to sign. Another server may have tainted what either
+/// stands under: a change of the bundle is looked at without waiting for the time.
+async fn rotate(ca: Arc<CaManager>, identity: ServerIdentity, clock: Arc<dyn Clock>, mut rotation: Rotation) {
     let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tick.tick().await;
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = rotation.bundle.changed() => {}
+        }
         let start = rotation.metrics.start();
         let outcome = ca.rotate(clock.now()).await.map_err(|e| e.to_string());
         rotation.metrics.done(start, outcome.is_ok().then_some(&*ca), clock.now());
