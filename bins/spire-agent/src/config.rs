@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use steeple_agent_api::WorkloadConfig;
+use steeple_agent_api::sds::SdsNames;
 use steeple_agent_core::rotation::RotationPolicy;
 use steeple_plugins_base::workload_attestor::UnixConfig;
 use steeple_runtime::health::HealthConfig;
@@ -35,7 +36,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub server_address: String,
     pub server_port: u16,
-    /// `None` with `disable_workload_api`.
+    pub apis: PublicApis,
+    /// Names of Envoy's secrets.
+    pub sds: SdsNames,
+    /// `None` if nothing is served there.
     pub socket_path: Option<PathBuf>,
     pub admin_socket_path: Option<PathBuf>,
     /// Who may use the Delegated Identity API.
@@ -60,6 +64,25 @@ pub struct Config {
     pub health: Option<HealthConfig>,
     /// For the log, once there is one.
     pub warnings: Vec<String>,
+}
+
+/// What the public socket serves: `disable_workload_api`, `disable_sds_api`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublicApis {
+    pub workload: bool,
+    pub sds: bool,
+}
+
+impl PublicApis {
+    /// As SPIRE's log says it.
+    pub fn names(self) -> &'static str {
+        match (self.workload, self.sds) {
+            (true, true) => "Workload and SDS APIs",
+            (true, false) => "Workload API",
+            (false, true) => "SDS API",
+            (false, false) => "no APIs",
+        }
+    }
 }
 
 /// A join token; empty if there is none. Wiped when dropped, never copied by accident.

@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`workload`] | the SPIFFE Workload API |
+//! | [`sds`] | Envoy's secret discovery, on the same socket |
 //! | [`admin`] | Debug and Logger on the admin socket |
 //! | [`delegated`] | the Delegated Identity API, there too |
 //! | [`health`] | gRPC health and the HTTP check `agent` |
@@ -22,6 +23,7 @@ pub mod health;
 pub mod identity;
 pub mod link;
 mod report;
+pub mod sds;
 pub mod signing;
 pub mod state;
 pub mod storage;

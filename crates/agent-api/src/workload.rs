@@ -14,6 +14,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use steeple_agent_core::cache::Content;
 use steeple_agent_core::entry::{Selector, SelectorSet};
 use steeple_agent_core::{Entry, Update};
 use steeple_proto::workload;
@@ -71,11 +72,42 @@ struct Inner {
     meters: Meters,
 }
 
+/// A method of one of the services that attest their callers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Called {
+    Workload(&'static str),
+    Sds(&'static str),
+}
+
+impl Called {
+    fn method(self) -> &'static str {
+        match self {
+            Self::Workload(method) | Self::Sds(method) => method,
+        }
+    }
+
+    /// SPIRE's name of the service in logs.
+    fn service(self) -> &'static str {
+        match self {
+            Self::Workload(_) => "WorkloadAPI",
+            Self::Sds(_) => "SDS.v3",
+        }
+    }
+
+    fn path(self) -> String {
+        match self {
+            Self::Workload(method) => format!("/SpiffeWorkloadAPI/{method}"),
+            Self::Sds(method) => format!("/envoy.service.secret.v3.SecretDiscoveryService/{method}"),
+        }
+    }
+}
+
 /// One request's caller.
-struct Caller {
-    peer: Arc<Peer>,
-    selectors: SelectorSet,
-    method: &'static str,
+pub(crate) struct Caller {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) selectors: SelectorSet,
+    service: &'static str,
+    pub(crate) method: &'static str,
     /// `grpc-timeout`
     timeout: Option<Duration>,
     meter: Option<Meter>,
@@ -86,7 +118,7 @@ struct Caller {
 
 impl Caller {
     /// Notes how the call ended, if it did.
-    fn ended<T>(&mut self, result: Result<T, Status>) -> Result<T, Status> {
+    pub(crate) fn ended<T>(&mut self, result: Result<T, Status>) -> Result<T, Status> {
         if let (Err(status), Some(meter)) = (&result, &mut self.meter) {
             meter.failed(status);
         }
@@ -112,7 +144,7 @@ impl WorkloadApi {
     }
 
     async fn fetch_x509_svid(self, request: Request<workload::X509svidRequest>) -> Result<Encoded, Status> {
-        let mut caller = self.admit(&request, "FetchX509SVID").await?;
+        let mut caller = self.admit(&request, Called::Workload("FetchX509SVID")).await?;
         let mut subscribed = self.0.state.subscribe(&caller.selectors);
         let entry = self.wait_for_entry(&mut subscribed, &caller, |_| true).await;
         caller.ended(entry)?;
@@ -125,7 +157,7 @@ impl WorkloadApi {
         self,
         request: Request<workload::X509BundlesRequest>,
     ) -> Result<Encoded, Status> {
-        let caller = self.admit(&request, "FetchX509Bundles").await?;
+        let caller = self.admit(&request, Called::Workload("FetchX509Bundles")).await?;
         self.stream_bundles(caller, Kind::X509Bundles).await
     }
 
@@ -133,7 +165,7 @@ impl WorkloadApi {
         self,
         request: Request<workload::JwtBundlesRequest>,
     ) -> Result<Encoded, Status> {
-        let caller = self.admit(&request, "FetchJWTBundles").await?;
+        let caller = self.admit(&request, Called::Workload("FetchJWTBundles")).await?;
         self.stream_bundles(caller, Kind::JwtBundles).await
     }
 
@@ -153,15 +185,18 @@ impl WorkloadApi {
     }
 
     /// Header, caller, selectors, rate limit.
-    async fn admit<T>(&self, request: &Request<T>, method: &'static str) -> Result<Caller, Status> {
-        let mut meter = self.0.meters.start(method);
+    pub(crate) async fn admit<T>(&self, request: &Request<T>, called: Called) -> Result<Caller, Status> {
+        let (service, method) = (called.service(), called.method());
+        let mut meter = self.0.meters.start(called);
         let mut failed = |status: Status| {
             if let Some(meter) = &mut meter {
                 meter.failed(&status);
             }
             status
         };
-        check_header(request).map_err(&mut failed)?;
+        if let Called::Workload(_) = called {
+            check_header(request).map_err(&mut failed)?;
+        }
         let timeout = deadline(request);
         let peer = request.extensions().get::<PeerInfo>().map(|info| info.peer.clone()).ok_or_else(|| {
             failed(Status::internal(
@@ -177,7 +212,7 @@ impl WorkloadApi {
                 if let Some(held_back) = full.to_log {
                     tracing::warn!(
                         subsystem_name = "endpoints",
-                        service = "WorkloadAPI",
+                        service,
                         method,
                         pid = peer.pid,
                         uid = peer.uid,
@@ -193,14 +228,15 @@ impl WorkloadApi {
             })?)
         };
         let selectors = self.0.attestation.attest(&peer).await.map_err(|error| {
-            tracing::error!(subsystem_name = "endpoints", service = "WorkloadAPI", method, pid = peer.pid, error = %error, "Workload attestation failed");
+            tracing::error!(subsystem_name = "endpoints", service, method, pid = peer.pid, error = %error, "Workload attestation failed");
             failed(Status::unavailable("workload attestation failed"))
         })?;
-        let caller = Caller { peer, selectors, method, timeout, meter: None, is_agent, _place: place };
+        let caller =
+            Caller { peer, selectors, service, method, timeout, meter: None, is_agent, _place: place };
         if !caller.is_agent
             && !self.0.limiter.allows(method, &caller.selectors, self.0.state.clock.monotonic())
         {
-            let method = format!("/SpiffeWorkloadAPI/{method}");
+            let method = called.path();
             let refusal = format!("rate limit exceeded for {method}");
             metrics::counter!("workload_api.rate_limit_exceeded", "method" => method).increment(1);
             return Err(failed(Status::unavailable(refusal)));
@@ -228,7 +264,7 @@ impl WorkloadApi {
         if !patience.is_zero() {
             tracing::debug!(
                 subsystem_name = "endpoints",
-                service = "WorkloadAPI",
+                service = caller.service,
                 method = caller.method,
                 pid = caller.peer.pid,
                 "No entry matches yet; waiting for one"
@@ -259,7 +295,7 @@ impl WorkloadApi {
             let error = update.error.as_deref().unwrap_or("the server has not signed it yet");
             tracing::warn!(
                 subsystem_name = "endpoints",
-                service = "WorkloadAPI",
+                service = caller.service,
                 method = caller.method,
                 pid = caller.peer.pid,
                 error,
@@ -270,13 +306,39 @@ impl WorkloadApi {
         Ok(())
     }
 
+    pub(crate) fn monotonic(&self) -> Duration {
+        self.0.state.clock.monotonic()
+    }
+
+    pub(crate) fn subscribe(&self, caller: &Caller) -> Subscribed {
+        self.0.state.subscribe(&caller.selectors)
+    }
+
+    /// What the caller receives, once `complete` or when waiting for it has lasted long enough: for an entry as long as
+    /// any caller waits, for SVIDs that are being signed as long as that takes.
+    pub(crate) async fn content(
+        &self,
+        subscribed: &mut Subscribed,
+        caller: &Caller,
+        complete: impl Fn(&Content) -> bool,
+    ) -> Arc<Content> {
+        let updates = &mut subscribed.subscription.updates;
+        let matched = |update: &Update| complete(&update.content) || !update.matched.is_empty();
+        let entry = updates.wait_for(matched);
+        let _ = tokio::time::timeout(caller.patience(self.0.config.wait_timeout), entry).await;
+        let ready = |update: &Update| complete(&update.content) || !update.pending;
+        let signed = updates.wait_for(ready);
+        let _ = tokio::time::timeout(caller.patience(SIGNING_WAIT), signed).await;
+        updates.borrow_and_update().content.clone()
+    }
+
     fn no_identity(&self, caller: &Caller) -> Status {
         if !caller.is_agent {
             let selectors = self.loggable(&caller.selectors);
             let selectors = (!selectors.is_empty()).then_some(selectors);
             tracing::error!(
                 subsystem_name = "endpoints",
-                service = "WorkloadAPI",
+                service = caller.service,
                 method = caller.method,
                 pid = caller.peer.pid,
                 registered = false,

@@ -11,6 +11,8 @@
 mod agent;
 #[path = "agent/delegated.rs"]
 mod delegated;
+#[path = "agent/secrets.rs"]
+mod secrets;
 #[path = "agent/server.rs"]
 mod server;
 #[path = "agent/stop.rs"]

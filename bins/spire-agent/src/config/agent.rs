@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use steeple_agent_api::WorkloadConfig;
+use steeple_agent_api::sds::SdsNames;
 use steeple_agent_core::rotation::RotationPolicy;
-use steeple_config::{Block, GoDuration, UnknownKeys};
+use steeple_config::{Block, GoDuration, Strictness, UnknownKeys};
 use steeple_runtime::logs::{LogConfig, LogFormat, LogLevel};
 use steeple_spiffe::{KeyType, SpiffeId, TrustDomain};
 use zeroize::Zeroizing;
 
 use super::experimental::{self, Experimental};
 use super::trust::{self, TrustConfig};
-use super::{LoadError, RunFlags, Secret};
+use super::{LoadError, PublicApis, RunFlags, Secret};
 use steeple_cli::settings::{duration, invalid, refuse, refuse_on, string, unsupported};
 
 const DEFAULT_SOCKET: &str = "/tmp/spire-agent/public/api.sock";
@@ -27,6 +28,8 @@ pub(super) struct Agent {
     pub data_dir: PathBuf,
     pub server_address: String,
     pub server_port: u16,
+    pub apis: PublicApis,
+    pub sds: SdsNames,
     pub socket_path: Option<PathBuf>,
     pub admin_socket_path: Option<PathBuf>,
     pub authorized_delegates: HashSet<SpiffeId>,
@@ -57,7 +60,7 @@ pub(super) fn decode(
     let trust_domain = trust_domain(block, flags, &mut warnings)?;
     let trust = trust::decode(block, flags)?;
     let data_dir = flags.data_dir.clone().or(string(block, "data_dir")?).unwrap_or_else(|| ".".to_owned());
-    let (socket_path, admin_socket_path) = sockets(block, flags)?;
+    let Sockets { apis, public: socket_path, admin: admin_socket_path } = sockets(block, flags)?;
     let workload = WorkloadConfig {
         wait_timeout: experimental.workload_wait_timeout,
         allow_unauthenticated_verifiers: flags.allow_unauthenticated_verifiers
@@ -83,6 +86,8 @@ pub(super) fn decode(
         trust_domain,
         server_address,
         server_port,
+        apis,
+        sds: sds(block, unknown)?,
         socket_path,
         admin_socket_path,
         join_token,
@@ -119,7 +124,7 @@ fn unserved(block: &mut Block<'_>, flags: &RunFlags) -> Result<(), LoadError> {
     refuse_on(block, &["profiling_enabled"])?;
     refuse(
         block,
-        &["profiling_port", "profiling_freq", "profiling_names", "sds", "trust_bundle_spiffe_workload_api"],
+        &["profiling_port", "profiling_freq", "profiling_names", "trust_bundle_spiffe_workload_api"],
     )?;
     let mode = flags.rebootstrap_mode.clone().or(string(block, "rebootstrap_mode")?);
     match mode.as_deref() {
@@ -192,19 +197,18 @@ fn trust_domain(
     Ok(trust_domain)
 }
 
-fn sockets(block: &mut Block<'_>, flags: &RunFlags) -> Result<(Option<PathBuf>, Option<PathBuf>), LoadError> {
-    let disabled = flags.disable_workload_api | block.bool("disable_workload_api")?.unwrap_or(false);
-    let without_sds = flags.disable_sds_api | block.bool("disable_sds_api")?.unwrap_or(false);
-    // Envoy's SDS is not served: switching it off is what we do, but SPIRE would serve it alone here.
-    if disabled && !without_sds {
-        let problem = "Envoy's SDS API, which it leaves alone on the socket, is not supported by this version of Steeple; \
-                       set disable_sds_api too";
-        return Err(if flags.disable_workload_api {
-            LoadError::Other(format!("-disableWorkloadAPI: {problem}"))
-        } else {
-            invalid(block, "disable_workload_api", problem)
-        });
-    }
+/// What the public socket serves, where it is, and where the admin socket is.
+struct Sockets {
+    apis: PublicApis,
+    public: Option<PathBuf>,
+    admin: Option<PathBuf>,
+}
+
+fn sockets(block: &mut Block<'_>, flags: &RunFlags) -> Result<Sockets, LoadError> {
+    let apis = PublicApis {
+        workload: !(flags.disable_workload_api | block.bool("disable_workload_api")?.unwrap_or(false)),
+        sds: !(flags.disable_sds_api | block.bool("disable_sds_api")?.unwrap_or(false)),
+    };
     let file = string(block, "socket_path")?;
     let public = flags.socket_path.clone().or(file).unwrap_or_else(|| DEFAULT_SOCKET.to_owned());
     let public = absolute(&public);
@@ -216,7 +220,25 @@ fn sockets(block: &mut Block<'_>, flags: &RunFlags) -> Result<(Option<PathBuf>, 
         let problem = "admin socket cannot be in the same directory or a subdirectory as that containing the Workload API socket";
         return Err(invalid(block, "admin_socket_path", problem));
     }
-    Ok(((!disabled).then_some(public), admin))
+    Ok(Sockets { apis, public: (apis.workload || apis.sds).then_some(public), admin })
+}
+
+/// `sds { }`
+fn sds(agent: &mut Block<'_>, unknown: &mut UnknownKeys) -> Result<SdsNames, LoadError> {
+    let mut names = SdsNames::default();
+    let Some(mut block) = agent.block("sds")? else { return Ok(names) };
+    for (key, name) in [
+        ("default_svid_name", &mut names.default_svid),
+        ("default_bundle_name", &mut names.default_bundle),
+        ("default_all_bundles_name", &mut names.default_all_bundles),
+    ] {
+        if let Some(value) = string(&mut block, key)? {
+            *name = value;
+        }
+    }
+    names.disable_spiffe_cert_validation = block.bool("disable_spiffe_cert_validation")?.unwrap_or(false);
+    block.finish(Strictness::Lax, "sds", unknown);
+    Ok(names)
 }
 
 /// A workload has up to four calls open on its connection: X.509-SVIDs, both kinds of bundles and one more. Where nobody

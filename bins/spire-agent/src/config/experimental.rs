@@ -91,7 +91,6 @@ pub(super) fn decode(
 }
 
 fn rate_limits(mut block: Block<'_>, unknown: &mut UnknownKeys) -> Result<RateLimits, LoadError> {
-    refuse(&block, &["stream_secrets", "fetch_secrets"])?;
     let mut limit = |key: &str| {
         let limit = block.int(key)?.unwrap_or(0);
         u32::try_from(limit)
@@ -102,6 +101,8 @@ fn rate_limits(mut block: Block<'_>, unknown: &mut UnknownKeys) -> Result<RateLi
         fetch_jwt_svid: limit("fetch_jwt_svid")?,
         fetch_x509_bundles: limit("fetch_x509_bundles")?,
         fetch_jwt_bundles: limit("fetch_jwt_bundles")?,
+        stream_secrets: limit("stream_secrets")?,
+        fetch_secrets: limit("fetch_secrets")?,
     };
     block.finish(Strictness::Strict, "ratelimit", unknown);
     Ok(limits)

@@ -33,6 +33,8 @@ pub(super) fn decode(body: &Body, flags: &RunFlags) -> Result<Config, LoadError>
         data_dir: agent.data_dir,
         server_address: agent.server_address,
         server_port: agent.server_port,
+        apis: agent.apis,
+        sds: agent.sds,
         socket_path: agent.socket_path,
         admin_socket_path: agent.admin_socket_path,
         authorized_delegates: agent.authorized_delegates,

@@ -1,3 +1,5 @@
+use steeple_agent_api::sds::SdsNames;
+
 use super::*;
 
 const GOOD: &str = r#"
@@ -101,25 +103,36 @@ fn open_calls_follow_open_connections() {
 }
 
 #[test]
-fn sds_alone_on_the_socket_is_refused_by_name() {
-    let error = refusal("disable_workload_api = true");
-    assert!(
-        error.starts_with("agent.conf:7:")
-            && error.contains("disable_workload_api")
-            && error.contains("SDS API"),
-        "{error}"
-    );
-    let text = GOOD.replace("EXTRA", "");
-    let error = load_text(&text, &["-disableWorkloadAPI"]).unwrap_err().to_string();
-    assert!(error.contains("-disableWorkloadAPI") && error.contains("disable_sds_api"), "{error}");
-    for (extra, flags) in [
-        ("disable_workload_api = true disable_sds_api = true", vec![]),
-        ("", vec!["-disableWorkloadAPI", "-disableSDSAPI"]),
-        ("disable_sds_api = true", vec!["-disableWorkloadAPI"]),
+fn either_api_can_be_switched_off_and_the_socket_goes_with_both() {
+    for (extra, flags, names, socket) in [
+        ("", vec![], "Workload and SDS APIs", true),
+        ("disable_sds_api = true", vec![], "Workload API", true),
+        ("", vec!["-disableWorkloadAPI"], "SDS API", true),
+        ("disable_workload_api = true", vec!["-disableSDSAPI"], "no APIs", false),
+        ("disable_workload_api = true disable_sds_api = true", vec![], "no APIs", false),
     ] {
         let config = load_text(&GOOD.replace("EXTRA", extra), &flags).unwrap();
-        assert_eq!(config.socket_path, None);
+        assert_eq!((config.apis.names(), config.socket_path.is_some()), (names, socket));
     }
+}
+
+#[test]
+fn secrets_have_spires_names_unless_others_are_given() {
+    assert_eq!(with("").unwrap().sds, SdsNames::default());
+    let istio =
+        with("sds { default_bundle_name = \"null\" default_all_bundles_name = \"ROOTCA\" }").unwrap().sds;
+    assert_eq!(
+        (&*istio.default_svid, &*istio.default_bundle, &*istio.default_all_bundles),
+        ("default", "null", "ROOTCA")
+    );
+    assert!(
+        with("sds { disable_spiffe_cert_validation = true }").unwrap().sds.disable_spiffe_cert_validation
+    );
+    let config = with("sds { nonsense = 1 }").unwrap();
+    assert!(
+        config.warnings.iter().any(|warning| warning.contains("nonsense")),
+        "SPIRE does not check this block"
+    );
 }
 
 #[test]
@@ -164,7 +177,6 @@ fn delegates_are_workloads_of_the_own_trust_domain() {
 #[test]
 fn what_is_not_served_is_refused_by_name() {
     for (extra, name) in [
-        ("sds { default_svid_name = \"x\" }", "sds"),
         ("rebootstrap_mode = \"auto\"", "rebootstrap_mode"),
         ("trust_bundle_spiffe_workload_api = \"unix:///x\"", "trust_bundle_spiffe_workload_api"),
         ("profiling_enabled = true", "profiling_enabled"),
@@ -172,7 +184,6 @@ fn what_is_not_served_is_refused_by_name() {
         ("experimental { broker { socket_path = \"/x\" } }", "broker"),
         ("experimental { require_pq_kem = true }", "require_pq_kem"),
         ("experimental { feature_flags = [\"x\"] }", "feature_flags"),
-        ("experimental { ratelimit { stream_secrets = 1 } }", "stream_secrets"),
     ] {
         let error = refusal(extra);
         assert!(

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use steeple_agent_api::admin::{DebugServer, DebugService, LoggerServer, LoggerService};
 use steeple_agent_api::delegated::{DelegatedIdentity, DelegatedIdentityServer};
 use steeple_agent_api::health::HealthService;
+use steeple_agent_api::sds::{SecretDiscovery, SecretDiscoveryServiceServer};
 use steeple_agent_api::{AgentIdentity, AgentState, WorkloadApi};
 use steeple_runtime::grpc;
 use steeple_runtime::logs::LogHandle;
@@ -22,9 +23,6 @@ const PUBLIC_MODE: u32 = 0o777;
 const PUBLIC_DIR_MODE: u32 = 0o755;
 const ADMIN_MODE: u32 = 0o770;
 const ADMIN_DIR_MODE: u32 = 0o750;
-
-/// SPIRE's name for what the public socket serves where SDS is off.
-const APIS: &str = "Workload API";
 
 /// Makes the sockets' directories before the umask is tightened, and finds out whether another agent serves there
 /// before a join token is spent.
@@ -84,12 +82,15 @@ impl Sockets {
             state.close();
         });
         if let Some(listener) = self.public {
-            let health = HealthService { socket: config.socket_path.clone() };
+            let apis = config.apis.names();
+            let health = HealthService { socket: super::health::workload_socket(config) };
             let (reflection, reflection_alpha) = steeple_agent_api::workload::reflection()?;
             // SPIRE 1.16 logs it so; earlier the line was "Starting Workload and SDS APIs".
-            tracing::info!(subsystem_name = "endpoints", address = %listener.path().display(), apis = APIS, network = "unix", "Starting agent APIs");
+            tracing::info!(subsystem_name = "endpoints", address = %listener.path().display(), apis, network = "unix", "Starting agent APIs");
+            let sds = SecretDiscovery::new(parts.api.clone(), config.sds.clone());
             let serving = grpc::server_builder()
-                .add_service(parts.api)
+                .add_optional_service(config.apis.workload.then_some(parts.api))
+                .add_optional_service(config.apis.sds.then(|| SecretDiscoveryServiceServer::new(sds)))
                 .add_service(health.into_server())
                 .add_service(reflection)
                 .add_service(reflection_alpha)
@@ -97,7 +98,7 @@ impl Sockets {
             let stopping = shutdown.requested();
             tasks.spawn("agent API log", OnEnd::Log, async move {
                 stopping.await;
-                tracing::info!(subsystem_name = "endpoints", apis = APIS, "Stopping agent APIs");
+                tracing::info!(subsystem_name = "endpoints", apis, "Stopping agent APIs");
             });
             tasks.spawn("Workload API", OnEnd::Shutdown, serving);
         } else {

@@ -21,7 +21,7 @@ pub async fn listen(
 ) -> anyhow::Result<()> {
     let Some(wanted) = config.health.clone() else { return Ok(()) };
     let health = Health::new();
-    health.add("agent", Arc::new(Agent(config.socket_path.clone())))?;
+    health.add("agent", Arc::new(Agent(workload_socket(config))))?;
     let at = format!("{}:{}", wanted.bind_address, wanted.bind_port);
     let listener =
         health.listen(wanted).await.with_context(|| format!("cannot serve health checks on {at}"))?;
@@ -31,6 +31,11 @@ pub async fn listen(
     });
     tasks.spawn_until_shutdown("health listener", OnEnd::Shutdown, listener.serve());
     Ok(())
+}
+
+/// Where the Workload API is served; `None` if it is not.
+pub fn workload_socket(config: &Config) -> Option<PathBuf> {
+    config.socket_path.clone().filter(|_| config.apis.workload)
 }
 
 const PATIENCE: Duration = Duration::from_secs(8);

@@ -13,7 +13,7 @@ use steeple_spiffe::jwt::{self, JwtBundleSource};
 use steeple_spiffe::{Bundle, PublicKey, SpiffeId, TrustDomain};
 use tonic::{Request, Status};
 
-use super::{Caller, WorkloadApi, check_header};
+use super::{Called, Caller, WorkloadApi, check_header};
 
 impl WorkloadApi {
     pub(super) async fn fetch_jwt_svid(
@@ -33,7 +33,7 @@ impl WorkloadApi {
                 })?),
             }
         };
-        let mut caller = self.admit(&request, "FetchJWTSVID").await?;
+        let mut caller = self.admit(&request, Called::Workload("FetchJWTSVID")).await?;
         let issued = self.issue_jwts(&caller, wanted, &request.into_inner().audience).await;
         caller.ended(issued)
     }
@@ -81,7 +81,7 @@ impl WorkloadApi {
         if request.get_ref().svid.is_empty() {
             return Err(Status::invalid_argument("svid must be specified"));
         }
-        let mut caller = self.admit(&request, "ValidateJWTSVID").await?;
+        let mut caller = self.admit(&request, Called::Workload("ValidateJWTSVID")).await?;
         let valid = self.validate(&caller, request.into_inner());
         caller.ended(valid)
     }

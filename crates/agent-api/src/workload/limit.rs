@@ -13,6 +13,8 @@ pub struct RateLimits {
     pub fetch_jwt_svid: u32,
     pub fetch_x509_bundles: u32,
     pub fetch_jwt_bundles: u32,
+    pub stream_secrets: u32,
+    pub fetch_secrets: u32,
 }
 
 /// Token buckets whose size is their rate (golang.org/x/time/rate), forgotten after a minute without use.
@@ -49,6 +51,8 @@ impl Limiter {
             "FetchJWTSVID" => self.limits.fetch_jwt_svid,
             "FetchX509Bundles" => self.limits.fetch_x509_bundles,
             "FetchJWTBundles" => self.limits.fetch_jwt_bundles,
+            "StreamSecrets" | "DeltaSecrets" => self.limits.stream_secrets,
+            "FetchSecrets" => self.limits.fetch_secrets,
             _ => 0,
         };
         if limit == 0 {

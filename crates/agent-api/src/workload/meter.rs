@@ -1,4 +1,4 @@
-//! SPIRE's metrics of the Workload API. The agent's own calls do not count.
+//! SPIRE's metrics of the Workload API and of SDS. The agent's own calls do not count.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,6 +7,8 @@ use std::time::Duration;
 use steeple_runtime::metrics::{CallMetric, rpc_key};
 use tonic::{Code, Status};
 
+use super::Called;
+
 /// Handles, looked up once.
 pub(super) struct Meters {
     calls: HashMap<&'static str, Arc<CallMetric>>,
@@ -14,25 +16,37 @@ pub(super) struct Meters {
 
 impl Meters {
     pub fn new() -> Self {
-        let methods =
+        let workload =
             ["FetchX509SVID", "FetchX509Bundles", "FetchJWTSVID", "FetchJWTBundles", "ValidateJWTSVID"];
-        let metric = |method| Arc::new(CallMetric::new(rpc_key(&format!("/SpiffeWorkloadAPI/{method}"))));
-        Self { calls: methods.into_iter().map(|method| (method, metric(method))).collect() }
+        let sds = ["StreamSecrets", "DeltaSecrets", "FetchSecrets"];
+        let metric = |called: Called| Arc::new(CallMetric::new(rpc_key(&called.path())));
+        let called = workload.map(Called::Workload).into_iter().chain(sds.map(Called::Sds));
+        Self { calls: called.map(|called| (called.method(), metric(called))).collect() }
     }
 
     /// A call begins; it ends when the answer is dropped.
-    pub fn start(&self, method: &'static str) -> Option<Meter> {
-        let metric = self.calls.get(method)?.clone();
-        metrics::counter!("workload_api.connection").increment(1);
-        metrics::gauge!("workload_api.connections").increment(1.0);
+    pub fn start(&self, called: Called) -> Option<Meter> {
+        let metric = self.calls.get(called.method())?.clone();
+        let connections = match called {
+            Called::Workload(_) => {
+                metrics::counter!("workload_api.connection").increment(1);
+                metrics::gauge!("workload_api.connections")
+            }
+            Called::Sds(_) => {
+                metrics::counter!("sds_api.connections").increment(1);
+                metrics::gauge!("sds_api.connections")
+            }
+        };
+        connections.increment(1.0);
         let start = metric.start();
-        Some(Meter { metric, start, code: Code::Ok, counts: true })
+        Some(Meter { metric, connections, start, code: Code::Ok, counts: true })
     }
 }
 
 /// One call under way. A stream that the client ends has gone well (SPIRE).
 pub(super) struct Meter {
     metric: Arc<CallMetric>,
+    connections: metrics::Gauge,
     start: Duration,
     code: Code,
     counts: bool,
@@ -51,7 +65,7 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        metrics::gauge!("workload_api.connections").decrement(1.0);
+        self.connections.decrement(1.0);
         if self.counts {
             self.metric.done(self.start, self.code);
         }

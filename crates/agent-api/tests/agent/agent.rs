@@ -8,6 +8,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use steeple_agent_api::delegated::{DelegatedIdentity, DelegatedIdentityServer};
 use steeple_agent_api::identity::{AgentIdentity, IdentityConfig, IdentityError, TrustError, TrustSource};
+use steeple_agent_api::sds::{SdsNames, SecretDiscovery, SecretDiscoveryServiceServer};
 use steeple_agent_api::signing::Signing;
 use steeple_agent_api::storage::Storage;
 use steeple_agent_api::sync::{Sync, SyncConfig};
@@ -17,6 +18,7 @@ use steeple_agent_core::CacheConfig;
 use steeple_plugin::{Caller, KeyManager, WorkloadAttestError, WorkloadAttestor};
 use steeple_plugins_base::key_manager::MemoryKeyManager;
 use steeple_plugins_base::node_attestor::JoinToken;
+use steeple_proto::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
 use steeple_proto::spire::api::agent::delegatedidentity::v1::delegated_identity_client::DelegatedIdentityClient;
 use steeple_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use steeple_runtime::clock::FakeClock;
@@ -94,7 +96,7 @@ impl Agent {
     pub fn new(clock: &FakeClock, options: Options) -> Self {
         let clock: Arc<dyn steeple_runtime::clock::Clock> = Arc::new(clock.clone());
         let trust_domain = TrustDomain::new(options.trust_domain).unwrap();
-        let link = ServerLink::new(options.address, &trust_domain, clock.clone()).unwrap();
+        let link = ServerLink::new(&options.address, &trust_domain, clock.clone()).unwrap();
         let link = Arc::new(link);
         let config = IdentityConfig {
             trust_domain: trust_domain.clone(),
@@ -154,6 +156,19 @@ impl Agent {
         let serving = grpc::server_builder().add_service(api).serve_with_incoming(listener);
         super::spawn(async move { drop(serving.await) });
         Workload { client: connect(path).await }
+    }
+
+    /// Serves SDS and connects to it.
+    pub async fn secrets(&self, names: SdsNames) -> SecretDiscoveryServiceClient<Channel> {
+        let attestation = WorkloadAttestation::new(vec![self.attestor()]);
+        let config = Self::workload_config(|_| {});
+        let api = WorkloadApi::new(self.state.clone(), attestation, self.signing.clone(), config);
+        let sds = SecretDiscoveryServiceServer::new(SecretDiscovery::new(api, names));
+        let path = self.dir.path().join(format!("sds{}.sock", fastrand::u32(..)));
+        let listener = uds::bind(&path, 0o777).unwrap();
+        let serving = grpc::server_builder().add_service(sds).serve_with_incoming(listener);
+        super::spawn(async move { drop(serving.await) });
+        SecretDiscoveryServiceClient::new(channel(path).await)
     }
 
     /// Serves the Delegated Identity API for these delegates and connects to it.
