@@ -61,9 +61,11 @@ impl Form {
             Self::Spiffe => {
                 let trust_domain: TrustDomain = trust_domain.parse()?;
                 let checked = gojson::parse(data)
-                    .and_then(|json| Object::top(&json, "spiffebundle.bundleDoc").map(|_| ()));
-                checked.context("unable to parse to spiffe bundle: spiffebundle: unable to parse JWKS")?;
-                let bundle = Bundle::from_spiffe_json(trust_domain, &text)
+                    .and_then(|json| Object::top(&json, "spiffebundle.bundleDoc").map(|_| json.is_null()));
+                // To Go, null is a document without anything.
+                let empty = checked
+                    .context("unable to parse to spiffe bundle: spiffebundle: unable to parse JWKS")?;
+                let bundle = Bundle::from_spiffe_json(trust_domain, if empty { "{}" } else { &text })
                     .context("unable to parse to spiffe bundle: spiffebundle")?;
                 Ok(to_message(&bundle))
             }
@@ -198,6 +200,10 @@ mod tests {
             error(Form::Spiffe, "nope"),
             "unable to parse to spiffe bundle: spiffebundle: unable to parse JWKS: \
              invalid character 'o' in literal null (expecting 'u')"
+        );
+        assert_eq!(
+            error(Form::Spiffe, "null"),
+            "unable to parse to spiffe bundle: spiffebundle: no authorities found"
         );
         assert_eq!(
             error(Form::Spiffe, "[]"),

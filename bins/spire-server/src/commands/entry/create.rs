@@ -1,6 +1,10 @@
 //! `entry create`
 
+use std::iter::Peekable;
+use std::vec::IntoIter;
+
 use indicatif::{ProgressBar, ProgressStyle};
+use prost::Message as _;
 use steeple_cli::{Api, ClientCommand, Context as _, Failure, Io, Output, Session, printer};
 use steeple_config::{Flag, FlagSet, go_quote};
 use steeple_proto::spire::api::server::entry::v1::batch_create_entry_response::Result as ItemResult;
@@ -16,8 +20,9 @@ pub struct Create {
     node: Flag<bool>,
 }
 
-/// Entries per call: keeps a long import within the message size any server takes, and shows its progress.
-const BATCH: usize = 200;
+/// Entries per call, and their bytes: well within the 4 MiB that servers take, and small enough to show progress.
+const BATCH: usize = 500;
+const BATCH_BYTES: usize = 1 << 20;
 /// The parent of a node alias.
 const SERVER_PATH: &str = "/spire/server";
 
@@ -39,10 +44,7 @@ impl ClientCommand for Create {
         } else {
             input::parse(&session.io.read(&path)?)?
         };
-        let (answer, stopped) = create(session, entries).await;
-        let printed =
-            if stopped.is_some() && answer.results.is_empty() { Ok(()) } else { print(session, answer) };
-        stopped.map_or(printed, Err)
+        create(session, entries).await
     }
 }
 
@@ -79,41 +81,59 @@ impl Create {
     }
 }
 
-/// Creates the entries, some at a time. Stops at the first call that fails as a whole; what was done until then is
-/// answered, too.
-async fn create(
-    session: &Session,
-    entries: Vec<types::Entry>,
-) -> (BatchCreateEntryResponse, Option<Failure>) {
+/// Creates the entries, some at a time, and prints what each call answers: a long import needs no more memory than its
+/// file. Stops at the first call that fails as a whole.
+async fn create(session: &mut Session, entries: Vec<types::Entry>) -> Result<(), Failure> {
     let mut client = client(&session.channel);
-    let mut all = BatchCreateEntryResponse::default();
     let total = entries.len();
     let progress = progress(&session.io, total);
+    let mut printed = Printed::default();
+    let mut done = 0;
+    let mut batches = Batches(entries.into_iter().peekable());
     // SPIRE makes the call even for nothing.
-    let batches = if entries.is_empty() { vec![&entries[..]] } else { entries.chunks(BATCH).collect() };
-    for batch in batches {
-        let request = BatchCreateEntryRequest { entries: batch.to_vec(), output_mask: None };
+    let mut next = Some(batches.next().unwrap_or_default());
+    while let Some(batch) = next {
+        let request = BatchCreateEntryRequest { entries: batch.clone(), output_mask: None };
         let answer = match client.batch_create_entry(request).await {
             Ok(answer) => answer.into_inner(),
-            Err(status) if all.results.is_empty() => return (all, Some(status.into())),
             Err(status) => {
-                let done = all.results.len();
-                let stopped: Result<(), Failure> =
-                    Err(status).context(format!("stopped after {done} of {total} entries"));
-                return (all, stopped.err());
+                progress.finish_and_clear();
+                // What was done until then is told all the same.
+                let _ = printed.end(session, done > 0);
+                let at = batch.first().map(|entry| output::id(entry.spiffe_id.as_ref())).unwrap_or_default();
+                return match done {
+                    0 => Err(status.into()),
+                    _ => Err(status).context(format!("stopped after {done} of {total} entries, at {at}")),
+                };
             }
         };
-        progress.inc(batch.len() as u64);
-        all.results.extend(answer.results.into_iter().zip(batch).map(|(mut result, asked)| {
-            // The API answers no entry when it could not create one.
-            if !is_ok(result.status.as_ref()) {
-                result.entry = Some(asked.clone());
-            }
-            result
-        }));
+        done += batch.len();
+        progress.suspend(|| printed.batch(session, answer, batch))?;
+        progress.set_position(done as u64);
+        next = batches.next();
     }
     progress.finish_and_clear();
-    (all, None)
+    printed.end(session, true)
+}
+
+/// Entries in portions that fit a message of any server.
+struct Batches(Peekable<IntoIter<types::Entry>>);
+
+impl Iterator for Batches {
+    type Item = Vec<types::Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut size = 0;
+        let mut batch = Vec::new();
+        while batch.len() < BATCH
+            && let Some(entry) =
+                self.0.next_if(|entry| size == 0 || size + entry.encoded_len() <= BATCH_BYTES)
+        {
+            size += entry.encoded_len();
+            batch.push(entry);
+        }
+        (!batch.is_empty()).then_some(batch)
+    }
 }
 
 fn progress(io: &Io, total: usize) -> ProgressBar {
@@ -127,14 +147,54 @@ fn progress(io: &Io, total: usize) -> ProgressBar {
     bar
 }
 
-fn print(session: &mut Session, answer: BatchCreateEntryResponse) -> Result<(), Failure> {
-    if session.output == Output::Json {
-        let json = printer::message("spire.api.server.entry.v1.BatchCreateEntryResponse", &answer)?;
-        return session.print_json(vec![json]);
-    }
-    let results = answer.results.into_iter().map(|ItemResult { status, entry }| (status, entry));
-    print_results(&mut session.io, "create", results.collect())
+/// The answer on stdout, as it grows.
+#[derive(Default)]
+struct Printed {
+    /// JSON: something stands in the list.
+    begun: bool,
+    /// What stderr is told at the end.
+    failed: String,
 }
+
+impl Printed {
+    fn batch(
+        &mut self,
+        session: &mut Session,
+        answer: BatchCreateEntryResponse,
+        asked: Vec<types::Entry>,
+    ) -> Result<(), Failure> {
+        let mut text = String::new();
+        for (ItemResult { status, entry }, asked) in answer.results.into_iter().zip(asked) {
+            let ok = is_ok(status.as_ref());
+            // The API answers no entry when it could not create one.
+            let entry = if ok { entry } else { Some(asked) };
+            if session.output == Output::Json {
+                let result = ItemResult { status, entry };
+                let json = printer::message(RESULT, &result)?;
+                text.push_str(if self.begun { "," } else { JSON_BEGIN });
+                self.begun = true;
+                printer::write_json(&json, true, &mut text);
+            } else if ok {
+                text.push_str(&entry.as_ref().map(output::entry).unwrap_or_default());
+            } else {
+                self.failed.push_str(&failure_text("create", status, entry.as_ref()));
+            }
+        }
+        session.io.print(&text)
+    }
+
+    /// `answered`: there is an answer, be it an empty one.
+    fn end(self, session: &mut Session, answered: bool) -> Result<(), Failure> {
+        if session.output == Output::Json && answered {
+            let begin = if self.begun { "" } else { JSON_BEGIN };
+            session.io.print(&format!("{begin}]}}\n"))?;
+        }
+        finish(&mut session.io, "create", &self.failed)
+    }
+}
+
+const RESULT: &str = "spire.api.server.entry.v1.BatchCreateEntryResponse.Result";
+const JSON_BEGIN: &str = "{\"results\":[";
 
 /// What was done goes to stdout; what was not, to stderr with the reason, and makes the command fail.
 pub(super) fn print_results(
@@ -142,24 +202,31 @@ pub(super) fn print_results(
     verb: &str,
     results: Vec<(Option<types::Status>, Option<types::Entry>)>,
 ) -> Result<(), Failure> {
-    let (done, failed): (Vec<_>, Vec<_>) =
-        results.into_iter().partition(|(status, _)| is_ok(status.as_ref()));
-    let block = |entry: &Option<types::Entry>| entry.as_ref().map(output::entry).unwrap_or_default();
-    let text: String = done.iter().map(|(_, entry)| block(entry)).collect();
+    let (mut text, mut failed) = (String::new(), String::new());
+    for (status, entry) in results {
+        if is_ok(status.as_ref()) {
+            text.push_str(&entry.as_ref().map(output::entry).unwrap_or_default());
+        } else {
+            failed.push_str(&failure_text(verb, status, entry.as_ref()));
+        }
+    }
     io.print(&text)?;
-    for (status, entry) in &failed {
-        let status = status.clone().unwrap_or_default();
-        let (code, message) = (output::code(status.code), go_quote(&status.message));
-        io.eprint(&format!(
-            "Failed to {verb} the following entry (code: {code}, msg: {message}):\n{}",
-            block(entry)
-        ));
-    }
+    finish(io, verb, &failed)
+}
+
+fn failure_text(verb: &str, status: Option<types::Status>, entry: Option<&types::Entry>) -> String {
+    let status = status.unwrap_or_default();
+    let (code, message) = (output::code(status.code), go_quote(&status.message));
+    let block = entry.map(output::entry).unwrap_or_default();
+    format!("Failed to {verb} the following entry (code: {code}, msg: {message}):\n{block}")
+}
+
+fn finish(io: &mut Io, verb: &str, failed: &str) -> Result<(), Failure> {
     if failed.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::new(format!("failed to {verb} one or more entries")))
+        return Ok(());
     }
+    io.eprint(failed);
+    Err(Failure::new(format!("failed to {verb} one or more entries")))
 }
 
 pub(super) fn is_ok(status: Option<&types::Status>) -> bool {

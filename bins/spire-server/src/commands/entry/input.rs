@@ -132,9 +132,15 @@ pub fn parse(data: &[u8]) -> Result<Vec<types::Entry>, Failure> {
     let file = Object::top(&value, "common.RegistrationEntries")?;
     let read =
         file.objects("entries", "common.RegistrationEntry", |entry| entry.map(Raw::read).transpose())?;
-    read.into_iter()
-        .map(|entry| entry.ok_or_else(|| Failure::new("missing registration entry"))?.entry())
-        .collect()
+    let count = read.len();
+    let entry = |(i, raw): (usize, Option<Raw>)| {
+        let entry = raw.ok_or_else(|| Failure::new("missing registration entry")).and_then(Raw::entry);
+        // SPIRE does not say which of many.
+        entry.map_err(|why| {
+            if count > 1 { Failure::new(format!("{why} (entry {} of {count})", i + 1)) } else { why }
+        })
+    };
+    read.into_iter().enumerate().map(entry).collect()
 }
 
 /// An entry as it stands in the file. The file's types are checked before any entry's IDs.

@@ -144,13 +144,13 @@ fn ids(count: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn a_long_import_is_several_calls_and_one_answer() {
-    let outcome = import(&ids(401), usize::MAX, Output::Pretty).await;
+    let outcome = import(&ids(1001), usize::MAX, Output::Pretty).await;
     assert_eq!((outcome.calls, outcome.failure), (3, None));
-    assert_eq!(outcome.out.matches("Entry ID ").count(), 401);
+    assert_eq!(outcome.out.matches("Entry ID ").count(), 1001);
     assert_eq!(outcome.err, "");
-    let outcome = import(&ids(401), usize::MAX, Output::Json).await;
+    let outcome = import(&ids(1001), usize::MAX, Output::Json).await;
     let answer: serde_json::Value = serde_json::from_str(&outcome.out).unwrap();
-    assert_eq!(answer["results"].as_array().unwrap().len(), 401);
+    assert_eq!(answer["results"].as_array().unwrap().len(), 1001);
 }
 
 #[tokio::test]
@@ -170,11 +170,13 @@ async fn what_fails_goes_to_stderr_but_not_in_json() {
 
 #[tokio::test]
 async fn an_import_that_stops_says_how_far_it_came() {
-    let outcome = import(&ids(500), 2, Output::Pretty).await;
-    assert_eq!(outcome.out.matches("Entry ID ").count(), 400);
+    let outcome = import(&ids(1200), 2, Output::Pretty).await;
+    assert_eq!(outcome.out.matches("Entry ID ").count(), 1000);
     assert_eq!(
         outcome.failure.as_deref(),
-        Some("stopped after 400 of 500 entries: rpc error: code = Unavailable desc = going away")
+        Some(
+            "stopped after 1000 of 1200 entries, at spiffe://td/w: rpc error: code = Unavailable desc = going away"
+        )
     );
     let outcome = import(&ids(1), 0, Output::Pretty).await;
     assert_eq!(outcome.out, "");
@@ -185,4 +187,23 @@ async fn an_import_that_stops_says_how_far_it_came() {
 async fn nothing_to_import_is_still_asked_for() {
     let outcome = import(&[], usize::MAX, Output::Pretty).await;
     assert_eq!((outcome.calls, outcome.out.as_str(), outcome.failure), (1, "", None));
+}
+
+#[tokio::test]
+async fn an_import_that_stops_is_whole_json() {
+    let outcome = import(&ids(1200), 2, Output::Json).await;
+    let answer: serde_json::Value = serde_json::from_str(&outcome.out).unwrap();
+    assert_eq!(answer["results"].as_array().unwrap().len(), 1000);
+    let outcome = import(&[], usize::MAX, Output::Json).await;
+    assert_eq!(outcome.out, "{\"results\":[]}\n");
+    assert_eq!(import(&ids(1), 0, Output::Json).await.out, "");
+}
+
+#[test]
+fn a_batch_is_bounded_in_bytes_too() {
+    let entry = |size: usize| types::Entry { hint: "x".repeat(size), ..types::Entry::default() };
+    let entries =
+        vec![entry(BATCH_BYTES / 2), entry(BATCH_BYTES), entry(BATCH_BYTES / 3), entry(9), entry(9)];
+    let sizes: Vec<usize> = Batches(entries.into_iter().peekable()).map(|batch| batch.len()).collect();
+    assert_eq!(sizes, [1, 1, 3]);
 }

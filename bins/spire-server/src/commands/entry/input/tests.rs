@@ -50,6 +50,8 @@ fn nothing_in_it() {
 fn errors() {
     assert_eq!(error("{nope"), "invalid character 'n' looking for beginning of object key string");
     assert_eq!(error(r#"{"entries": [null]}"#), "missing registration entry");
+    let second = r#"{"entries": [{"spiffe_id": "spiffe://td/a", "parent_id": "spiffe://td/b"}, null]}"#;
+    assert_eq!(error(second), "missing registration entry (entry 2 of 2)");
     assert!(error(r#"{"entries": [{"spiffe_id": "nope"}]}"#).starts_with("invalid SPIFFE ID: "));
     assert!(error(r#"{"entries": [{"spiffe_id": "spiffe://td/a"}]}"#).starts_with("invalid parent ID: "));
     assert_eq!(
