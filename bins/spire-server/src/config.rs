@@ -4,6 +4,7 @@
 //! kept until there is a log ([`Config::warnings`]).
 
 mod experimental;
+mod federation;
 mod file;
 mod flags;
 mod plugins;
@@ -19,6 +20,7 @@ use steeple_server_api::RateLimitConfig;
 use steeple_server_core::ca::CaConfig;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 
+pub use federation::{BundleEndpointConfig, Federation, ServingProfile};
 pub use flags::RunFlags;
 pub use plugins::{KeyManagerConfig, Plugins};
 pub use steeple_cli::settings::{LoadError, Telemetry};
@@ -41,6 +43,7 @@ pub struct Config {
     pub agent_id_selector: bool,
     /// `experimental.require_pq_kem`: hybrid post-quantum key exchange or none on the TCP API.
     pub require_pq_kem: bool,
+    pub federation: Federation,
     pub plugins: Plugins,
     pub telemetry: Option<Telemetry>,
     pub health: Option<HealthConfig>,

@@ -1,6 +1,7 @@
 //! `spire-server run`: configuration → log → [`build`] → [`Bound`] → until shutdown.
 
 mod endpoints;
+mod federation;
 mod health;
 mod identity;
 mod jobs;
@@ -28,6 +29,7 @@ use steeple_runtime::tasks::{OnEnd, TaskGroup};
 use steeple_runtime::tls::LiveBundles;
 use steeple_server_api::{Limits, ServerState};
 use steeple_server_core::ca::{CaManager, CaPlugins};
+use steeple_server_core::federation::Federation;
 use steeple_server_core::view::View;
 
 use self::metered::{MeteredKeys, MeteredStore, Rotations};
@@ -49,6 +51,7 @@ pub fn command(args: &[String]) -> u8 {
                 socket = %bound.socket.display(),
                 health = bound.health.map(|addr| addr.to_string()),
                 prometheus = bound.prometheus.map(|addr| addr.to_string()),
+        bundle_endpoint = bound.bundle_endpoint.map(|addr| addr.to_string()),
                 "Server is up"
             );
             Ok(bound)
@@ -62,6 +65,7 @@ pub struct Bound {
     pub socket: PathBuf,
     pub health: Option<SocketAddr>,
     pub prometheus: Option<SocketAddr>,
+    pub bundle_endpoint: Option<SocketAddr>,
 }
 
 /// Opens, loads and binds everything. Sockets are bound before any task runs; port 0 picks one.
@@ -83,12 +87,23 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     let bundles = LiveBundles::new();
     identity::trust(&bundles, &view, &config);
     let identity = identity::ServerIdentity::issue(ca.clone(), clock.clone()).await?;
-    let state = Arc::new(server_state(&config, &store, &view, &ca, &clock, &tasks, &logs, &identity));
+    let (federation, orders) = Federation::new();
+    let state = server_state(&config, &store, &view, &ca, &clock, &tasks, &logs, &identity, federation);
+    let state = Arc::new(state);
     let endpoints = endpoints::bind(&config, identity.live(), bundles.clone(), clock.clone()).await?;
     let (tcp, socket) = (endpoints.tcp_addr, config.socket_path.clone());
+    let bundle_endpoint = match &config.federation.endpoint {
+        Some(wanted) => {
+            Some(federation::bind_endpoint(wanted, identity.live(), view.clone(), &tasks).await?)
+        }
+        None => None,
+    };
 
     let own_bundle = jobs::OwnBundle::new(&view, &config);
     tasks.spawn_until_shutdown("view", OnEnd::Shutdown, follower.run());
+    let statics = config.federation.federates_with.clone();
+    let runner = federation::Runner::new(store.clone(), view.clone(), clock.clone(), statics, orders);
+    tasks.spawn_until_shutdown("federation", OnEnd::Shutdown, runner.run());
     tasks.spawn_until_shutdown(
         "trusted bundles",
         OnEnd::Shutdown,
@@ -99,7 +114,7 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     endpoints.serve(&tasks, &state);
     let health =
         health(&config, &tasks, health::Subsystems { socket: socket.clone(), ca, store, rotation }).await?;
-    Ok(Bound { tcp, socket, health, prometheus })
+    Ok(Bound { tcp, socket, health, prometheus, bundle_endpoint })
 }
 
 fn announce(config: &Config, logs: &LogHandle) {
@@ -245,6 +260,7 @@ fn server_state(
     tasks: &TaskGroup,
     logs: &LogHandle,
     identity: &identity::ServerIdentity,
+    federation: Federation,
 ) -> ServerState {
     let chain = identity.clone();
     ServerState {
@@ -252,7 +268,7 @@ fn server_state(
         store: store.clone(),
         view: view.clone(),
         ca: ca.clone(),
-        federation: steeple_server_core::federation::Federation::new().0,
+        federation,
         clock: clock.clone(),
         tasks: tasks.clone(),
         logs: logs.clone(),

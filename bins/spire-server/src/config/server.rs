@@ -10,7 +10,7 @@ use steeple_server_core::ca::CaConfig;
 use steeple_spiffe::x509::DistinguishedName;
 use steeple_spiffe::{KeyType, SpiffeId, TrustDomain};
 
-use super::{LoadError, PruneAgents, RunFlags, experimental};
+use super::{Federation, LoadError, PruneAgents, RunFlags, experimental, federation};
 use steeple_cli::settings::{full_name, invalid, place, refuse, refuse_on, string};
 
 const DEFAULT_SOCKET: &str = "/tmp/spire-server/private/api.sock";
@@ -31,6 +31,7 @@ pub(super) struct Server {
     pub prune_agents: Option<PruneAgents>,
     pub agent_id_selector: bool,
     pub require_pq_kem: bool,
+    pub federation: Federation,
     pub warnings: Vec<String>,
 }
 
@@ -39,7 +40,7 @@ pub(super) fn decode(
     flags: &RunFlags,
     unknown: &mut UnknownKeys,
 ) -> Result<Server, LoadError> {
-    unserved(block, unknown)?;
+    unserved(block)?;
     let mut warnings = Vec::new();
     let (bind_address, bind_port) = listener(block, flags)?;
     let trust_domain = trust_domain(block, flags, &mut warnings)?;
@@ -50,6 +51,7 @@ pub(super) fn decode(
     let socket_path = flags.socket_path.clone().or(file_socket).unwrap_or_else(|| DEFAULT_SOCKET.to_owned());
     let log = log(block, flags)?;
     let (mut ca, agent_ttl_given) = ca(block, &trust_domain, unknown, &mut warnings)?;
+    let federation = federation::decode(block, &trust_domain, unknown, &mut warnings)?;
     let experimental = experimental::decode(block, ca.ca_key_type, unknown, &mut warnings)?;
     ca.wit = experimental.wit;
     Ok(Server {
@@ -59,6 +61,7 @@ pub(super) fn decode(
         prune_agents: prune_agents(block)?,
         agent_id_selector: experimental.agent_id_selector,
         require_pq_kem: experimental.require_pq_kem,
+        federation,
         trust_domain,
         data_dir: data_dir.into(),
         bind_address,
@@ -72,14 +75,9 @@ pub(super) fn decode(
 }
 
 /// What SPIRE has and we do not (yet): refused by name, never ignored.
-fn unserved(block: &mut Block<'_>, unknown: &mut UnknownKeys) -> Result<(), LoadError> {
+fn unserved(block: &mut Block<'_>) -> Result<(), LoadError> {
     refuse_on(block, &["profiling_enabled"])?;
     refuse(block, &["profiling_port", "profiling_freq", "profiling_names", "proxy_protocol_trusted_cidrs"])?;
-    if let Some(federation) = block.block("federation")? {
-        refuse(&federation, &["bundle_endpoint", "federates_with"])?;
-        // SPIRE does not look for unknown keys here.
-        federation.finish(Strictness::Lax, "federation", unknown);
-    }
     // Our view of agents is never staler than what this server has written: any bound holds.
     block.duration("max_attested_node_info_staleness")?;
     Ok(())
@@ -108,7 +106,7 @@ fn listener(block: &mut Block<'_>, flags: &RunFlags) -> Result<(IpAddr, u16), Lo
 }
 
 /// An IP address, bracketed or not, or a name.
-fn resolve(address: &str, port: u16) -> Result<IpAddr, String> {
+pub(super) fn resolve(address: &str, port: u16) -> Result<IpAddr, String> {
     let bare = address.trim_matches(['[', ']']);
     if let Ok(ip) = bare.parse() {
         return Ok(ip);

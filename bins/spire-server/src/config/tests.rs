@@ -256,8 +256,11 @@ fn what_spire_has_and_we_do_not_is_refused_by_name() {
         ("profiling_freq = 1", "server.profiling_freq"),
         ("profiling_names = [\"heap\"]", "server.profiling_names"),
         ("proxy_protocol_trusted_cidrs = [\"10.0.0.0/8\"]", "server.proxy_protocol_trusted_cidrs"),
-        ("federation { bundle_endpoint { port = 1 } }", "server.federation.bundle_endpoint"),
-        ("federation { federates_with \"x.org\" {} }", "server.federation.federates_with"),
+        ("federation { bundle_endpoint { acme {} } }", "server.federation.bundle_endpoint.acme"),
+        (
+            "federation { bundle_endpoint { profile \"https_web\" { acme {} } } }",
+            "server.federation.bundle_endpoint.profile[\"https_web\"].acme",
+        ),
         ("experimental { auth_opa_policy_engine {} }", "server.experimental.auth_opa_policy_engine"),
         ("experimental { named_pipe_name = \"x\" }", "server.experimental.named_pipe_name"),
     ];
