@@ -182,7 +182,7 @@ impl Server {
             spiffe_id: id.parse().unwrap(),
             public_key: key.public_key(),
             dns_names: Vec::new(),
-            ttl: 600,
+            ttl: 3_600,
             subject: None,
             priority: Priority::Waiting,
         };
