@@ -48,7 +48,7 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     announce(&config, &logs);
     telemetry(&config, &tasks).await?;
     let storage = Storage::open(&config.data_dir)?;
-    let link = Arc::new(ServerLink::new(server_address(&config), &config.trust_domain, clock.clone())?);
+    let link = Arc::new(ServerLink::new(&server_address(&config), &config.trust_domain, clock.clone())?);
     let identity = IdentityConfig {
         trust_domain: config.trust_domain.clone(),
         storage,
@@ -119,13 +119,9 @@ async fn telemetry(config: &Config, tasks: &TaskGroup) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// One host, or several with commas between them (ours): all on one port.
 fn server_address(config: &Config) -> String {
-    let host = config.server_address.trim_matches(['[', ']']);
-    if host.contains(':') {
-        format!("[{host}]:{}", config.server_port)
-    } else {
-        format!("{host}:{}", config.server_port)
-    }
+    format!("{}:{}", config.server_address, config.server_port)
 }
 
 async fn open_keys(config: &Config) -> anyhow::Result<Arc<dyn KeyManager>> {

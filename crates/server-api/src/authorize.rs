@@ -139,23 +139,23 @@ pub async fn authorize_agent(state: &ServerState, svid: &CallerSvid) -> Result<(
         return Err(AgentDenied::Expired(id.clone()).into());
     }
     state.fresh().await;
-    let agent = state.view.agent(id).ok_or_else(|| AgentDenied::NotAttested(id.clone()))?;
-    if agent.is_banned() {
-        return Err(AgentDenied::Banned(id.clone()).into());
-    }
     let serial = leaf.serial_decimal();
-    if agent.serial_number == serial {
+    let seen = state.view.agent(id);
+    if seen.is_some_and(|agent| agent.serial_number == serial && !agent.is_banned()) {
         return Ok(());
     }
-    if agent.new_serial_number != serial {
-        return Err(not_active(&agent, serial).into());
+    // The view may be behind: another server may have attested or renewed the agent a moment ago. An agent that is
+    // refused gives up, so the store has the last word.
+    let mut agent = state.store.fetch_agent(id).await.map_err(lookup_failed)?;
+    if agent.as_ref().is_some_and(|agent| agent.new_serial_number == serial) {
+        let promoted = state.store.promote_agent_serial(id, &serial, state.clock.now()).await;
+        if promoted.map_err(activation_failed)?.is_some() {
+            return Ok(());
+        }
+        // It was banned, deleted or renewed again, or another of its calls did it.
+        agent = state.store.fetch_agent(id).await.map_err(lookup_failed)?;
     }
-    let promoted = state.store.promote_agent_serial(id, &serial, state.clock.now()).await;
-    if promoted.map_err(activation_failed)?.is_some() {
-        return Ok(());
-    }
-    // The view was behind the store: the agent was banned or deleted, renewed again, or another of its calls did it.
-    match state.store.fetch_agent(id).await.map_err(activation_failed)? {
+    match agent {
         None => Err(AgentDenied::NotAttested(id.clone()).into()),
         Some(agent) if agent.is_banned() => Err(AgentDenied::Banned(id.clone()).into()),
         Some(agent) if agent.serial_number == serial => Ok(()),
@@ -165,6 +165,10 @@ pub async fn authorize_agent(state: &ServerState, svid: &CallerSvid) -> Result<(
 
 fn not_active(agent: &Agent, has: String) -> AgentDenied {
     AgentDenied::NotActive { id: agent.id.clone(), expected: agent.serial_number.clone(), has }
+}
+
+fn lookup_failed(error: StoreError) -> Denied {
+    Denied::Failed(format!("unable to look up agent information: {error}"))
 }
 
 fn activation_failed(error: StoreError) -> Denied {

@@ -48,6 +48,8 @@ pub enum PushError {
     Banned(SpiffeId),
     #[error("agent \"{0}\" is not attested")]
     Evicted(SpiffeId),
+    #[error("this server does not see agent \"{0}\" yet; ask another server or try again")]
+    Unseen(SpiffeId),
     #[error("the server closes long-lived streams so that agents spread over servers; open a new one")]
     Rebalance,
     #[error("the agent's X509-SVID has expired; open a new stream with a new one")]
@@ -60,7 +62,7 @@ impl ApiError for PushError {
     fn code(&self) -> Code {
         match self {
             Self::NoCaller => Code::Internal,
-            Self::Behind { .. } => Code::FailedPrecondition,
+            Self::Behind { .. } | Self::Unseen(_) => Code::FailedPrecondition,
             Self::Banned(_) | Self::Evicted(_) => Code::PermissionDenied,
             Self::Rebalance | Self::Expired | Self::Stopping => Code::Unavailable,
         }
@@ -105,6 +107,26 @@ impl PushService {
         Ok(())
     }
 
+    /// Waits for an agent that another server attested a moment ago: its first stream must not tell it that it is not known.
+    async fn known(&self, agent: &SpiffeId) -> Result<(), PushError> {
+        let view = &self.state.view;
+        let seen = || view.agent(agent).is_some_and(|agent| !agent.is_banned());
+        let waiting = async {
+            while !seen() {
+                view.wait_for(Revision(view.revision().0 + 1)).await;
+            }
+        };
+        if timeout(CATCH_UP, waiting).await.is_ok() {
+            return Ok(());
+        }
+        match self.state.store.fetch_agent(agent).await {
+            Ok(None) => Err(PushError::Evicted(agent.clone())),
+            Ok(Some(agent)) if agent.is_banned() => Err(PushError::Banned(agent.id.clone())),
+            _ if seen() => Ok(()),
+            _ => Err(PushError::Unseen(agent.clone())),
+        }
+    }
+
     /// How long the stream may live: bounded for balance, and by the SVID the agent came with.
     fn lifetime(&self, rpc: &Rpc) -> (Duration, PushError) {
         let balance = LIFETIME + LIFETIME.mul_f64(fastrand::f64() / 2.0);
@@ -128,6 +150,7 @@ impl pb::sync_server::Sync for PushService {
         let rpc = Rpc::of(&request)?;
         let agent = rpc.caller_id()?.clone();
         self.catch_up(request.get_ref()).await.map_err(|e| rpc.refuse(e))?;
+        self.known(&agent).await.map_err(|e| rpc.refuse(e))?;
         let subscription = self.state.view.subscribe(&agent);
         let (lifetime, at_its_end) = self.lifetime(&rpc);
         let issued_at = rpc.caller().svid().and_then(|svid| svid.leaf()).map_or(0, Certificate::not_before)

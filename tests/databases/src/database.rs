@@ -1,6 +1,7 @@
 //! An empty database for one test.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -8,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use crate::engine::Engine;
-use crate::server::Server;
+use crate::server::{Server, run};
 
 /// An empty database. It is dropped with its owner.
 #[derive(Debug)]
@@ -116,10 +117,18 @@ impl Database {
 
     /// SPIRE's `DataStore "sql"` block, with more keys of `plugin_data` if wanted.
     pub fn plugin(&self, more: &str) -> String {
+        self.block(&self.connection_string(), more)
+    }
+
+    /// The same with this connection string.
+    pub fn plugin_at(&self, connection_string: &str) -> String {
+        self.block(connection_string, "")
+    }
+
+    fn block(&self, connection_string: &str, more: &str) -> String {
+        let kind = self.engine.database_type();
         format!(
-            "DataStore \"sql\" {{ plugin_data {{\n    database_type = \"{}\"\n    connection_string = \"{}\"\n    {more}\n  }} }}",
-            self.engine.database_type(),
-            self.connection_string()
+            "DataStore \"sql\" {{ plugin_data {{ database_type = \"{kind}\" connection_string = \"{connection_string}\" {more} }} }}"
         )
     }
 
@@ -133,9 +142,23 @@ impl Database {
 
     /// Runs SQL on it as the server's administrator; rows as lines, columns separated by `|` (tab in MySQL).
     pub fn query(&self, sql: &str) -> Result<String> {
-        self.server().context("SQLite has no server: open its file")?.query(&self.name, sql)
+        match self.server() {
+            Some(server) => server.query(&self.name, sql),
+            None => {
+                let file = self.sqlite_file().context("no file")?;
+                run(Command::new("python3").args(["-c", SQLITE]).arg(file).arg(sql))
+            }
+        }
     }
 }
+
+/// Debian's Python carries SQLite.
+const SQLITE: &str = "
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1], timeout=10) as db:
+    for row in db.execute(sys.argv[2]):
+        print('|'.join('' if column is None else str(column) for column in row))
+";
 
 impl Drop for Database {
     fn drop(&mut self) {

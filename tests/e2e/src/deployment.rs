@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
+
+use steeple_databases::{Database, Engine};
 
 use crate::daemon::Daemon;
 use crate::workload::Workload;
@@ -37,6 +40,12 @@ pub struct DeploymentBuilder {
     workload_attestor: String,
     bin_dir: Option<PathBuf>,
     log_level: &'static str,
+    engine: Option<Engine>,
+    database: Option<Arc<Database>>,
+    connection_string: Option<String>,
+    host: String,
+    port: Option<u16>,
+    servers: Option<String>,
 }
 
 /// A server, and an agent once [`Deployment::start_agent`] ran.
@@ -46,8 +55,10 @@ pub struct Deployment {
     bin: PathBuf,
     port: u16,
     builder: DeploymentBuilder,
+    // Fields are dropped in this order: the programs end before their database does.
     pub server: Option<Daemon>,
     pub agent: Option<Daemon>,
+    database: Option<Arc<Database>>,
 }
 
 pub const TRUST_DOMAIN: &str = "example.org";
@@ -65,6 +76,12 @@ impl Default for DeploymentBuilder {
             workload_attestor: "WorkloadAttestor \"unix\" { plugin_data {} }".into(),
             bin_dir: None,
             log_level: "DEBUG",
+            engine: None,
+            database: None,
+            connection_string: None,
+            host: "127.0.0.1".into(),
+            port: None,
+            servers: None,
         }
     }
 }
@@ -108,6 +125,37 @@ impl DeploymentBuilder {
         self
     }
 
+    /// Instead of `STEEPLE_E2E_DATABASE`.
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
+    /// A database that other servers may use too.
+    pub fn database(mut self, database: &Arc<Database>) -> Self {
+        self.database = Some(database.clone());
+        self
+    }
+
+    /// How to reach [`DeploymentBuilder::database`], if not directly.
+    pub fn connection_string(mut self, text: impl Into<String>) -> Self {
+        self.connection_string = Some(text.into());
+        self
+    }
+
+    /// Where the server listens, instead of 127.0.0.1 and a free port.
+    pub fn listen(mut self, host: &str, port: u16) -> Self {
+        self.host = host.into();
+        self.port = Some(port);
+        self
+    }
+
+    /// The agent's `server_address`, instead of the deployment's own server.
+    pub fn servers(mut self, addresses: &str) -> Self {
+        self.servers = Some(addresses.into());
+        self
+    }
+
     /// Logs warnings only: what is measured is not the log.
     pub fn quiet(mut self) -> Self {
         self.log_level = "WARN";
@@ -139,13 +187,25 @@ impl DeploymentBuilder {
         let bin = self.bin_dir.clone().or_else(|| std::env::var_os("STEEPLE_BIN_DIR").map(PathBuf::from)).context(
             "STEEPLE_BIN_DIR names the folder with the spire-server and spire-agent under test; `scripts/test` sets it",
         )?;
+        let database = match (&self.database, self.engine) {
+            (Some(database), _) => Some(database.clone()),
+            (None, engine) => match engine.map_or_else(chosen_engine, Ok)? {
+                // A file in the server's data folder.
+                Engine::Sqlite => None,
+                engine => Some(Arc::new(Database::new(engine)?)),
+            },
+        };
         let dir = tempfile::Builder::new().prefix("e2e").tempdir_in("/tmp")?;
         for name in ["server", "agent", "public", "admin"] {
             std::fs::create_dir(dir.path().join(name))?;
         }
         Command::new("chmod").arg("755").arg(dir.path()).status()?;
+        let port = match self.port {
+            Some(port) => port,
+            None => free_port()?,
+        };
         let deployment =
-            Deployment { dir, bin, port: free_port()?, builder: self, server: None, agent: None };
+            Deployment { server: None, agent: None, dir, bin, port, builder: self, database };
         deployment.write_config()?;
         Ok(deployment)
     }
@@ -162,6 +222,16 @@ impl Deployment {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Which database the server keeps its state in.
+    pub fn engine(&self) -> Engine {
+        self.database.as_ref().map_or(Engine::Sqlite, |database| database.engine())
+    }
+
+    /// The database, if it is not a file in the server's data folder.
+    pub fn database(&self) -> Option<&Arc<Database>> {
+        self.database.as_ref()
     }
 
     pub fn workload_socket(&self) -> PathBuf {
@@ -207,11 +277,20 @@ impl Deployment {
         };
         let server_keys = keys("server", "keys_path", format!("{dir}/server/keys.json"));
         let agent_keys = keys("agent", "directory", format!("{dir}/agent"));
+        let data_store = match &self.database {
+            Some(database) => {
+                let given = b.connection_string.clone();
+                database.plugin_at(&given.unwrap_or_else(|| database.connection_string()))
+            }
+            None => format!(
+                "DataStore \"sql\" {{ plugin_data {{ database_type = \"sqlite3\" connection_string = \"{dir}/server/datastore.sqlite3\" }} }}"
+            ),
+        };
         std::fs::write(
             self.path("server.conf"),
             format!(
                 r#"server {{
-  bind_address = "127.0.0.1"
+  bind_address = "{}"
   bind_port = "{port}"
   socket_path = "{dir}/server.sock"
   trust_domain = "{TRUST_DOMAIN}"
@@ -220,19 +299,19 @@ impl Deployment {
   ratelimit {{ attestation = false }}
 {}}}
 plugins {{
-  DataStore "sql" {{ plugin_data {{ database_type = "sqlite3" connection_string = "{dir}/server/datastore.sqlite3" }} }}
+  {data_store}
   NodeAttestor "join_token" {{ plugin_data {{}} }}
   {server_keys}
 }}
 {}"#,
-                b.server_options, b.server_blocks
+                b.host, b.server_options, b.server_blocks
             ),
         )?;
         std::fs::write(
             self.path("agent.conf"),
             format!(
                 r#"agent {{
-  server_address = "127.0.0.1"
+  server_address = "{}"
   server_port = "{port}"
   socket_path = "{dir}/public/api.sock"
   admin_socket_path = "{dir}/admin/admin.sock"
@@ -247,7 +326,9 @@ plugins {{
   {}
 }}
 {}"#,
-                b.agent_options, b.workload_attestor, b.agent_blocks
+                b.servers.as_ref().unwrap_or(&b.host),
+                b.agent_options,
+                b.workload_attestor, b.agent_blocks
             ),
         )?;
         Ok(())
@@ -389,6 +470,14 @@ plugins {{
             std::thread::sleep(Duration::from_millis(20));
         }
         bail!("not within {within:?}: {what}")
+    }
+}
+
+/// `STEEPLE_E2E_DATABASE`: sqlite (default), postgres, mariadb or mysql8.
+pub fn chosen_engine() -> Result<Engine> {
+    match std::env::var("STEEPLE_E2E_DATABASE") {
+        Ok(name) => name.parse(),
+        Err(_) => Ok(Engine::Sqlite),
     }
 }
 

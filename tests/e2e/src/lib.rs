@@ -10,5 +10,8 @@ mod deployment;
 mod workload;
 
 pub use daemon::Daemon;
-pub use deployment::{Deployment, DeploymentBuilder, NODE, Ran, Subject, TRUST_DOMAIN, free_port, uid};
+pub use deployment::{
+    Deployment, DeploymentBuilder, NODE, Ran, Subject, TRUST_DOMAIN, chosen_engine, free_port, uid,
+};
+pub use steeple_databases::{Database, Engine};
 pub use workload::{Workload, connect_uds};

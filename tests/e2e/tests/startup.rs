@@ -3,10 +3,11 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use steeple_e2e::{Daemon, Deployment, Subject};
+use steeple_e2e::{Daemon, Database, Deployment, Subject, chosen_engine};
 
 /// Runs the daemon on a changed configuration; it must end, non-zero, and its output hold every one of `says`.
 fn refuses(program: &str, change: impl Fn(String) -> String, says: &[&str]) -> Result<()> {
@@ -93,7 +94,7 @@ fn wrong_values_of_the_server_are_refused() -> Result<()> {
     )?;
     refuses("spire-server", |c| c.replace("log_level = \"DEBUG\"", "log_level = \"LOUD\""), &["LOUD"])?;
     refuses("spire-server", |c| c.replacen("plugins {", "plugins {\nBogus \"x\" {}", 1), &["Bogus"])?;
-    refuses("spire-server", |c| c.replace("sqlite3\" connection", "oracle\" connection"), &["oracle"])?;
+    refuses("spire-server", |c| c.replace("database_type = \"", "database_type = \"oracle"), &["oracle"])?;
     refuses("spire-server", |c| c.replacen("server {", "server {{{", 1), &["server.conf:1"])
 }
 
@@ -169,13 +170,10 @@ fn a_socket_in_use_is_refused_and_a_stale_one_replaced() -> Result<()> {
 }
 
 #[test]
-fn two_servers_on_one_sqlite_file_are_safe() -> Result<()> {
-    let d = Deployment::builder().disk_keys().start()?;
-    let mut second = Deployment::builder().disk_keys().prepare()?;
-    let first_file = d.path("server/datastore.sqlite3").to_string_lossy().into_owned();
-    let second_file = second.path("server/datastore.sqlite3").to_string_lossy().into_owned();
-    let config = std::fs::read_to_string(second.path("server.conf"))?.replace(&second_file, &first_file);
-    std::fs::write(second.path("server.conf"), config)?;
+fn two_servers_on_one_database_are_safe() -> Result<()> {
+    let database = Arc::new(Database::new(chosen_engine()?)?);
+    let d = Deployment::builder().disk_keys().database(&database).start()?;
+    let mut second = Deployment::builder().disk_keys().database(&database).prepare()?;
     let spire = d.subject_of("spire-server") == Subject::Spire;
     let create = |one: &Deployment, n: i32| {
         let (id, path) = (format!("{}-{n}", one.port()), format!("/{}/{n}", one.port()));

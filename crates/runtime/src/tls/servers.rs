@@ -73,7 +73,9 @@ impl Servers {
                 }
             }
         }
-        Err(failure.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{}: no address", self.first()))))
+        Err(failure.unwrap_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("{}: no address", self.first()))
+        }))
     }
 
     /// All addresses. A name that is not known does not keep the others from being tried.
@@ -139,13 +141,15 @@ mod tests {
         let mut firsts = BTreeMap::new();
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..3000 {
-            let ordered = order(vec![address(1), address(2), address(3), address(2)], None, |n| random.usize(..n));
+            let ordered =
+                order(vec![address(1), address(2), address(3), address(2)], None, |n| random.usize(..n));
             assert_eq!(ordered.len(), 3);
             *firsts.entry(ordered[0].port()).or_insert(0) += 1;
         }
         assert!(firsts.values().all(|count| (900..1100).contains(count)), "{firsts:?}");
         for draw in 0..3 {
-            let ordered = order(vec![address(1), address(2), address(3)], Some(address(2)), |n| draw.min(n - 1));
+            let ordered =
+                order(vec![address(1), address(2), address(3)], Some(address(2)), |n| draw.min(n - 1));
             assert_eq!(ordered.last(), Some(&address(2)));
         }
     }
