@@ -3,6 +3,8 @@
 //! The functions panic with what is wrong, as tests do.
 #![allow(clippy::expect_used, reason = "a test suite that implementations call from their tests")]
 
+pub mod node_attestor;
+
 use std::sync::Arc;
 
 use steeple_spiffe::x509::{self, DistinguishedName, Issuer, LeafTemplate, SerialNumber};

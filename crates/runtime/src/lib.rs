@@ -18,7 +18,7 @@ pub mod bundle_endpoint;
 pub mod clock;
 pub mod grpc;
 pub mod health;
-mod http;
+pub mod http;
 pub mod logs;
 pub mod metrics;
 pub mod peer;

@@ -15,6 +15,7 @@ pub use build::{
 pub use certificate::{Certificate, KeyUsage};
 pub use dns::{DnsNameError, check_wildcard_overlap, validate_dns_name};
 pub use name::DistinguishedName;
+pub use path::verify_chains;
 pub use request::CertificateRequest;
 pub use svid::X509Svid;
 pub use verify::{VerifyError, X509BundleSource, check_leaf, verify_svid};

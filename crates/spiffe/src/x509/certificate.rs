@@ -1,6 +1,7 @@
 //! Reading certificates.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -69,6 +70,8 @@ pub(super) struct Extensions {
     pub(super) authority_key_id: Option<Box<[u8]>>,
     pub(super) uris: Vec<String>,
     pub(super) dns: Vec<String>,
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) emails: Vec<String>,
     pub(super) san_critical: bool,
     pub(super) name_constraints: Option<Constraints>,
     /// A critical extension this library does not process.
@@ -222,6 +225,14 @@ impl Certificate {
         self.0.extensions.dns.clone()
     }
 
+    pub fn ip_sans(&self) -> &[IpAddr] {
+        &self.0.extensions.ips
+    }
+
+    pub fn email_sans(&self) -> &[String] {
+        &self.0.extensions.emails
+    }
+
     /// Whether the subject alternative name extension is critical.
     pub fn is_san_critical(&self) -> bool {
         self.0.extensions.san_critical
@@ -304,6 +315,8 @@ impl Extensions {
                     match name {
                         GeneralName::URI(uri) => self.uris.push((*uri).to_owned()),
                         GeneralName::DNSName(name) => self.dns.push((*name).to_owned()),
+                        GeneralName::IPAddress(bytes) => self.ips.push(ip_address(bytes)?),
+                        GeneralName::RFC822Name(name) => self.emails.push((*name).to_owned()),
                         GeneralName::Invalid(..) => return Err("unreadable subject alternative name".into()),
                         _ => {}
                     }
@@ -344,6 +357,13 @@ impl Constraints {
     pub(super) fn has_uris(&self) -> bool {
         !self.permitted_uris.is_empty() || !self.excluded_uris.is_empty()
     }
+}
+
+fn ip_address(bytes: &[u8]) -> Result<IpAddr, String> {
+    <[u8; 4]>::try_from(bytes)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .map_err(|_| "cannot parse IP address of a subject alternative name".to_owned())
 }
 
 fn extended_key_usages(value: &[u8]) -> Option<Vec<String>> {

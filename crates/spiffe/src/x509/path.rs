@@ -26,6 +26,16 @@ pub(super) fn verify(
     roots: &[&Certificate],
     now: UnixTime,
 ) -> Result<(), VerifyError> {
+    check_leaf_now(leaf, now)?;
+    let mut search = Search::new(signers, roots, false);
+    if search.extend(&mut vec![leaf]) {
+        return Ok(());
+    }
+    Err(search.refusal.unwrap_or(VerifyError::NoAuthority("no chain to an X.509 authority")))
+}
+
+/// What holds for a leaf whoever signed it.
+fn check_leaf_now(leaf: &Certificate, now: UnixTime) -> Result<(), VerifyError> {
     if now < leaf.not_before() {
         return Err(VerifyError::NotValidNow("not yet valid"));
     }
@@ -35,22 +45,47 @@ pub(super) fn verify(
     if leaf.extensions().unknown_critical {
         return Err(VerifyError::Path("unhandled critical extension".into()));
     }
-    let mut search = Search { signers, roots, signatures_left: MAX_SIGNATURES, refusal: None };
-    if search.extend(&mut vec![leaf]) {
-        return Ok(());
+    Ok(())
+}
+
+/// Every path from `leaf` to a root, leaf first, root last, for certificates of a foreign PKI: no SPIFFE rules, any extended
+/// key usage. As in Go a leaf that is one of the roots itself is trusted.
+pub fn verify_chains(
+    leaf: &Certificate,
+    intermediates: &[Certificate],
+    roots: &[Certificate],
+    now: UnixTime,
+) -> Result<Vec<Vec<Certificate>>, VerifyError> {
+    let signers: Vec<_> = intermediates.iter().filter(|ca| may_sign(ca, now)).collect();
+    let anchors: Vec<_> = roots.iter().filter(|ca| may_sign(ca, now)).collect();
+    check_leaf_now(leaf, now)?;
+    if roots.contains(leaf) {
+        return Ok(vec![vec![leaf.clone()]]);
     }
-    Err(search.refusal.unwrap_or(VerifyError::NoAuthority("no chain to an X.509 authority")))
+    let mut search = Search::new(&signers, &anchors, true);
+    search.extend(&mut vec![leaf]);
+    match search.found {
+        Some(found) if !found.is_empty() => Ok(found),
+        _ => Err(search.refusal.unwrap_or(VerifyError::NoAuthority("no chain to a trusted certificate"))),
+    }
 }
 
 struct Search<'a> {
     signers: &'a [&'a Certificate],
     roots: &'a [&'a Certificate],
     signatures_left: usize,
+    /// Every path, if all are asked for.
+    found: Option<Vec<Vec<Certificate>>>,
     /// Why a path that was complete otherwise was refused.
     refusal: Option<VerifyError>,
 }
 
 impl<'a> Search<'a> {
+    fn new(signers: &'a [&'a Certificate], roots: &'a [&'a Certificate], all: bool) -> Self {
+        let found = all.then(Vec::new);
+        Self { signers, roots, signatures_left: MAX_SIGNATURES, found, refusal: None }
+    }
+
     /// Tries every issuer of the last certificate of `chain`, which starts with the leaf.
     fn extend(&mut self, chain: &mut Vec<&'a Certificate>) -> bool {
         let Some(&subject) = chain.last() else { return false };
@@ -72,7 +107,9 @@ impl<'a> Search<'a> {
                 continue;
             }
             if is_root {
-                return true;
+                let Some(found) = &mut self.found else { return true };
+                found.push(chain.iter().copied().chain([issuer]).cloned().collect());
+                continue;
             }
             if chain.len() < MAX_DEPTH {
                 chain.push(issuer);
