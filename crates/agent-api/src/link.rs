@@ -11,7 +11,7 @@ use steeple_proto::spire::api::server::{
 };
 use steeple_proto::steeple::agent::v1::sync_client::SyncClient;
 use steeple_runtime::clock::Clock;
-use steeple_runtime::tls::{ClientTls, LiveBundles, LiveIdentity, ServerTrust};
+use steeple_runtime::tls::{ClientTls, LiveBundles, LiveIdentity, ServerTrust, Servers};
 use steeple_spiffe::{SpiffeId, TrustDomain};
 use tonic::transport::Channel;
 
@@ -24,7 +24,7 @@ const MAX_RESPONSE: usize = usize::MAX;
 
 /// See the [module](self).
 pub struct ServerLink {
-    address: String,
+    servers: Arc<Servers>,
     server_id: SpiffeId,
     pub(crate) identity: LiveIdentity,
     pub(crate) bundles: LiveBundles,
@@ -34,18 +34,19 @@ pub struct ServerLink {
 }
 
 impl ServerLink {
-    /// `address` is `host:port`. Connects at the first call.
+    /// `address` is `host:port` or `host,host,…:port`; each name may have several addresses. Connects at the first call.
     pub fn new(
-        address: String,
+        address: &str,
         trust_domain: &TrustDomain,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ServerError> {
         let server_id = SpiffeId::from_parts(trust_domain, "/spire/server")
             .map_err(|error| ServerError::other(error.to_string()))?;
         let (identity, bundles) = (LiveIdentity::new(), LiveBundles::new());
-        let channel = connect(&address, &server_id, &identity, &bundles, false, &clock)?;
+        let servers = Arc::new(Servers::new(address));
+        let channel = connect(&servers, &server_id, &identity, &bundles, false, &clock)?;
         Ok(Self {
-            address,
+            servers,
             server_id,
             identity,
             bundles,
@@ -58,10 +59,22 @@ impl ServerLink {
     /// Later calls go over a new connection: the old one shows an SVID that the server no longer accepts.
     pub(crate) fn reconnect(&self) -> Result<(), ServerError> {
         let channel =
-            connect(&self.address, &self.server_id, &self.identity, &self.bundles, false, &self.clock)?;
+            connect(&self.servers, &self.server_id, &self.identity, &self.bundles, false, &self.clock)?;
         self.channel.store(Arc::new(channel));
         self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Later calls go to another server if there is one: this one does not serve, or serves an older view than another did.
+    pub(crate) fn elsewhere(&self) -> Result<(), ServerError> {
+        self.servers.avoid_last();
+        self.reconnect()
+    }
+
+    /// Later calls go to another server if there is one: this one does not serve, or serves an older view than another did.
+    pub(crate) fn elsewhere(&self) -> Result<(), ServerError> {
+        self.servers.avoid_last();
+        self.reconnect()
     }
 
     /// Counts [`ServerLink::reconnect`]: a refusal of a call that began under an older number says nothing.
@@ -71,7 +84,7 @@ impl ServerLink {
 
     /// A connection without the agent's SVID, for attestation. `insecure` looks at the server's ID only.
     pub(crate) fn anonymous(&self, insecure: bool) -> Result<Channel, ServerError> {
-        connect(&self.address, &self.server_id, &LiveIdentity::new(), &self.bundles, insecure, &self.clock)
+        connect(&self.servers, &self.server_id, &LiveIdentity::new(), &self.bundles, insecure, &self.clock)
     }
 
     pub(crate) fn agent(&self) -> AgentClient<Channel> {
@@ -100,7 +113,7 @@ impl ServerLink {
 }
 
 fn connect(
-    address: &str,
+    servers: &Arc<Servers>,
     server_id: &SpiffeId,
     identity: &LiveIdentity,
     bundles: &LiveBundles,
@@ -110,6 +123,8 @@ fn connect(
     let trust = if insecure { ServerTrust::InsecureBootstrap } else { ServerTrust::Bundles(bundles.clone()) };
     ClientTls::new(server_id.clone(), trust, identity.clone(), clock.clone())
         .map_err(|error| ServerError::other(format!("TLS could not be set up: {error}")))?
-        .channel(address)
-        .map_err(|error| ServerError::other(format!("server address {address:?} is not valid: {error}")))
+        .channel(servers)
+        .map_err(|error| {
+            ServerError::other(format!("server address {:?} is not valid: {error}", servers.first()))
+        })
 }

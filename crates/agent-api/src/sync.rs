@@ -104,6 +104,7 @@ impl Sync {
                         log_failed_fetch(&error);
                         tracing::error!(subsystem_name = "manager", error = %error, "Synchronize failed");
                     }
+                    self.change_server(generation);
                     tokio::time::sleep(wait.next_wait()).await;
                 }
             }
@@ -130,6 +131,15 @@ impl Sync {
             self.identity.denied(error).await?;
         }
         Ok(())
+    }
+
+    /// The next try goes to another server, unless the connection is a new one by now.
+    fn change_server(&self, generation: u64) {
+        if generation == self.link.generation()
+            && let Err(error) = self.link.elsewhere()
+        {
+            tracing::error!(subsystem_name = "manager", error = %error, "Another server cannot be chosen");
+        }
     }
 
     /// Follows the push stream for as long as it lasts.
@@ -224,6 +234,7 @@ impl Sync {
                 Err(error) => {
                     tracing::error!(subsystem_name = "manager", error = %error, "Synchronize failed");
                     self.judge(generation, &error).await?;
+                    self.change_server(generation);
                 }
             }
             tokio::time::sleep(wait.next_wait()).await;
