@@ -71,12 +71,6 @@ impl ServerLink {
         self.reconnect()
     }
 
-    /// Later calls go to another server if there is one: this one does not serve, or serves an older view than another did.
-    pub(crate) fn elsewhere(&self) -> Result<(), ServerError> {
-        self.servers.avoid_last();
-        self.reconnect()
-    }
-
     /// Counts [`ServerLink::reconnect`]: a refusal of a call that began under an older number says nothing.
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
