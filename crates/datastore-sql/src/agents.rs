@@ -8,12 +8,12 @@ use steeple_proto::spire::common;
 use steeple_spiffe::{IdError, SpiffeId};
 
 use crate::changes::Tx;
-use crate::conn::{Arg, Conn, Row, args, epoch};
+use crate::conn::{Arg, Conn, Dialect, Row, args};
 use crate::entries;
 use crate::error::corrupt;
-use crate::rows::{Cursor, lookups, pairs};
+use crate::rows::{Cursor, lookups};
 use crate::selectors::{SetTable, selector_args, set_condition};
-use crate::time;
+use crate::time::{self, Stamp};
 
 struct Stored {
     row: i64,
@@ -24,18 +24,25 @@ const COLUMNS: &str = "N.id, N.spiffe_id, N.data_type, N.serial_number, N.expire
                        N.new_expires_at, N.can_reattest, N.agent_version";
 
 pub(crate) fn fetch(conn: &Conn, id: &SpiffeId) -> Result<Option<Agent>> {
-    Ok(fetch_stored(conn, id)?.map(|stored| stored.agent))
+    Ok(fetch_stored(conn, id, "")?.map(|stored| stored.agent))
 }
 
-fn fetch_stored(conn: &Conn, id: &SpiffeId) -> Result<Option<Stored>> {
-    let sql = format!("SELECT {COLUMNS} FROM attested_node_entries N WHERE N.spiffe_id = ?");
-    let mut stored: Vec<Stored> = conn.first(&sql, &args![id.as_str()], read)?.into_iter().collect();
+/// To be written: a SPIRE server on the same database waits.
+fn lock(conn: &Conn, id: &SpiffeId) -> Result<Option<Stored>> {
+    fetch_stored(conn, id, conn.dialect().for_update())
+}
+
+fn fetch_stored(conn: &Conn, id: &SpiffeId, lock: &str) -> Result<Option<Stored>> {
+    let sql = format!("SELECT {COLUMNS} FROM attested_node_entries N WHERE N.spiffe_id = ?{lock}");
+    let found = conn.first(&sql, &args![id.as_str()], read)?;
+    // MySQL compares without regard to case.
+    let mut stored: Vec<Stored> = found.into_iter().filter(|stored| stored.agent.id == *id).collect();
     add_selectors(conn, &mut stored)?;
     Ok(stored.pop())
 }
 
 pub(crate) fn list(conn: &Conn, filter: &AgentFilter, page: &PageRequest) -> Result<Page<Agent>> {
-    let (condition, mut args) = condition(filter)?;
+    let (condition, mut args) = condition(filter, conn.dialect())?;
     let limit = if page.size == 0 { i64::MAX as u64 - 1 } else { u64::from(page.size) };
     let sql = format!(
         "SELECT {COLUMNS} FROM attested_node_entries N WHERE N.id > ?{condition} ORDER BY N.id LIMIT ?"
@@ -66,13 +73,13 @@ pub(crate) fn list(conn: &Conn, filter: &AgentFilter, page: &PageRequest) -> Res
 }
 
 pub(crate) fn count(conn: &Conn, filter: &AgentFilter) -> Result<u64> {
-    let (condition, args) = condition(filter)?;
+    let (condition, args) = condition(filter, conn.dialect())?;
     let sql = format!("SELECT COUNT(*) FROM attested_node_entries N WHERE N.id > 0{condition}");
     Ok(conn.first(&sql, &args, |row| row.int(0))?.unwrap_or_default() as u64)
 }
 
 /// ` AND …` on `attested_node_entries N`, or nothing.
-fn condition(filter: &AgentFilter) -> Result<(String, Vec<Arg<'_>>)> {
+fn condition(filter: &AgentFilter, dialect: Dialect) -> Result<(String, Vec<Arg<'_>>)> {
     let mut conditions = Vec::new();
     let mut args = Vec::new();
     if let Some(kind) = &filter.attestation_type {
@@ -89,8 +96,9 @@ fn condition(filter: &AgentFilter) -> Result<(String, Vec<Arg<'_>>)> {
         args.push(Arg::from(can_reattest));
     }
     if let Some(before) = filter.expires_before {
-        conditions.push(format!("{} < ?", epoch("N.expires_at")));
-        args.push(Arg::from(before));
+        let (condition, before) = dialect.earlier("N.expires_at", before);
+        conditions.push(condition);
+        args.push(before);
     }
     if let Some((selectors, how)) = &filter.selectors {
         validate::filter_set(selectors.is_empty(), "selectors")?;
@@ -102,7 +110,7 @@ fn condition(filter: &AgentFilter) -> Result<(String, Vec<Arg<'_>>)> {
             outer: "N.spiffe_id",
         };
         let count = asked.len() / 2;
-        let (some, outside) = set_condition(&table, &pairs(count), count, *how);
+        let (some, outside) = set_condition(&table, &dialect.pairs(count), count, *how);
         conditions.push(some);
         args.extend(&asked);
         if let Some(outside) = outside {
@@ -123,9 +131,9 @@ fn read(row: &Row<'_>) -> Result<Stored> {
             id: SpiffeId::parse(id).map_err(|reason| corrupt("agent", id, reason))?,
             attestation_type: row.text(2)?.to_owned(),
             serial_number: row.text(3)?.to_owned(),
-            expires_at: time::seconds(row.text(4)?).unwrap_or_default(),
+            expires_at: row.seconds(4)?,
             new_serial_number: row.text(5)?.to_owned(),
-            new_expires_at: time::seconds(row.text(6)?).unwrap_or_default(),
+            new_expires_at: row.seconds(6)?,
             can_reattest: row.flag(7)?,
             agent_version: row.text(8)?.to_owned(),
             selectors: Vec::new(),
@@ -155,20 +163,20 @@ fn add_selectors(conn: &Conn, stored: &mut [Stored]) -> Result<()> {
 
 pub(crate) fn put(tx: &mut Tx<'_>, agent: Agent, now: i64) -> Result<()> {
     validate::agent_selectors(&agent.selectors)?;
-    let stamp = time::to_text(now);
-    let stored = fetch_stored(tx.conn, &agent.id)?;
+    let stamp = time::stamp(now);
+    let stored = lock(tx.conn, &agent.id)?;
     if stored.as_ref().is_some_and(|stored| stored.agent.is_banned()) {
         return Err(Error::AgentBanned);
     }
     let id = agent.id.as_str();
     if let Some(stored) = &stored {
-        write_columns(tx.conn, stored.row, &agent, &stamp)?;
+        write_columns(tx.conn, stored.row, &agent, stamp)?;
     } else {
         let row = tx.conn.insert(
             "INSERT INTO attested_node_entries (created_at, spiffe_id) VALUES (?, ?)",
-            &args![&stamp, id],
+            &args![stamp, id],
         )?;
-        write_columns(tx.conn, row, &agent, &stamp)?;
+        write_columns(tx.conn, row, &agent, stamp)?;
     }
     if stored.is_none_or(|stored| stored.agent.selectors != agent.selectors) {
         delete_selectors(tx.conn, id)?;
@@ -176,7 +184,7 @@ pub(crate) fn put(tx: &mut Tx<'_>, agent: Agent, now: i64) -> Result<()> {
             tx.conn.exec(
                 "INSERT INTO node_resolver_map_entries (created_at, updated_at, spiffe_id, type, value) \
                  VALUES (?, ?, ?, ?, ?)",
-                &args![&stamp, &stamp, id, &selector.kind, &selector.value],
+                &args![stamp, stamp, id, &selector.kind, &selector.value],
             )?;
         }
     }
@@ -185,12 +193,12 @@ pub(crate) fn put(tx: &mut Tx<'_>, agent: Agent, now: i64) -> Result<()> {
 }
 
 pub(crate) fn update(tx: &mut Tx<'_>, id: &SpiffeId, update: AgentUpdate, now: i64) -> Result<Option<Agent>> {
-    let Some(Stored { row, agent: stored }) = fetch_stored(tx.conn, id)? else {
+    let Some(Stored { row, agent: stored }) = lock(tx.conn, id)? else {
         return Ok(None);
     };
     let agent = update.apply(stored.clone());
     if agent != stored {
-        write_columns(tx.conn, row, &agent, &time::to_text(now))?;
+        write_columns(tx.conn, row, &agent, time::stamp(now))?;
         tx.agent_changed(id, Change::AgentSet(Box::new(agent.clone())))?;
     }
     Ok(Some(agent))
@@ -202,13 +210,13 @@ pub(crate) fn promote_serial(
     serial: &str,
     now: i64,
 ) -> Result<Option<Agent>> {
-    let Some(Stored { row, agent: stored }) = fetch_stored(tx.conn, id)? else {
+    let Some(Stored { row, agent: stored }) = lock(tx.conn, id)? else {
         return Ok(None);
     };
     let Some(agent) = stored.promoted(serial) else {
         return Ok(None);
     };
-    write_columns(tx.conn, row, &agent, &time::to_text(now))?;
+    write_columns(tx.conn, row, &agent, time::stamp(now))?;
     tx.agent_changed(id, Change::AgentSet(Box::new(agent.clone())))?;
     Ok(Some(agent))
 }
@@ -222,9 +230,9 @@ pub(crate) fn rotate(tx: &mut Tx<'_>, id: &SpiffeId, now: i64) -> Result<Option<
     Ok(agent)
 }
 
-fn write_columns(conn: &Conn, row: i64, agent: &Agent, stamp: &str) -> Result<()> {
-    let expires_at = time::to_text(agent.expires_at);
-    let new_expires_at = (agent.new_expires_at != 0).then(|| time::to_text(agent.new_expires_at));
+fn write_columns(conn: &Conn, row: i64, agent: &Agent, stamp: Stamp) -> Result<()> {
+    let expires_at = time::stamp(agent.expires_at);
+    let new_expires_at = (agent.new_expires_at != 0).then(|| time::stamp(agent.new_expires_at));
     conn.exec(
         "UPDATE attested_node_entries SET updated_at = ?, data_type = ?, serial_number = ?, expires_at = ?, \
          new_serial_number = ?, new_expires_at = ?, can_reattest = ?, agent_version = ? WHERE id = ?",
@@ -232,9 +240,9 @@ fn write_columns(conn: &Conn, row: i64, agent: &Agent, stamp: &str) -> Result<()
             stamp,
             &agent.attestation_type,
             &agent.serial_number,
-            &expires_at,
+            expires_at,
             &agent.new_serial_number,
-            new_expires_at.as_ref(),
+            new_expires_at,
             agent.can_reattest,
             &agent.agent_version,
             row,
@@ -246,7 +254,7 @@ fn write_columns(conn: &Conn, row: i64, agent: &Agent, stamp: &str) -> Result<()
 /// The agent, its selectors, and the alias entry that `token generate -spiffeID` made for it: parented to the agent of
 /// the token, with the one selector `spiffe_id:<that agent>`.
 pub(crate) fn delete(tx: &mut Tx<'_>, id: &SpiffeId) -> Result<Option<Agent>> {
-    let Some(Stored { row, agent }) = fetch_stored(tx.conn, id)? else {
+    let Some(Stored { row, agent }) = lock(tx.conn, id)? else {
         return Ok(None);
     };
     if agent.attestation_type == "join_token" {
@@ -281,12 +289,20 @@ fn delete_selectors(conn: &Conn, id: &str) -> Result<()> {
 }
 
 pub(crate) fn prune(tx: &mut Tx<'_>, before: i64, include_non_reattestable: bool, limit: u32) -> Result<u64> {
+    let (expired, before) = tx.conn.dialect().earlier("expires_at", before);
+    let mut args = vec![before];
+    let reattestable = if include_non_reattestable {
+        ""
+    } else {
+        args.push(Arg::from(true));
+        " AND can_reattest = ?"
+    };
+    args.push(Arg::from(u64::from(limit)));
     let sql = format!(
-        "SELECT spiffe_id FROM attested_node_entries WHERE {} < ? AND serial_number <> ''{} ORDER BY id LIMIT ?",
-        epoch("expires_at"),
-        if include_non_reattestable { "" } else { " AND can_reattest <> 0" },
+        "SELECT spiffe_id FROM attested_node_entries WHERE {expired} AND serial_number <> ''{reattestable} \
+         ORDER BY id LIMIT ?"
     );
-    let expired = tx.conn.rows(&sql, &args![before, u64::from(limit)], |row| Ok(row.text(0)?.to_owned()))?;
+    let expired = tx.conn.rows(&sql, &args, |row| Ok(row.text(0)?.to_owned()))?;
     let mut gone = 0;
     for id in expired.iter().filter_map(|id| SpiffeId::parse(id).ok()) {
         gone += u64::from(delete(tx, &id)?.is_some());

@@ -56,10 +56,10 @@ pub(crate) fn count(conn: &Conn) -> Result<u64> {
 }
 
 pub(crate) fn create(tx: &mut Tx<'_>, bundle: Bundle, now: i64) -> Result<Bundle> {
-    let stamp = time::to_text(now);
+    let stamp = time::stamp(now);
     tx.conn.exec(
         "INSERT INTO bundles (created_at, updated_at, trust_domain, data) VALUES (?, ?, ?, ?)",
-        &args![&stamp, &stamp, bundle.trust_domain.as_id_str(), encode(&bundle).as_slice()],
+        &args![stamp, stamp, bundle.trust_domain.as_id_str(), encode(&bundle).as_slice()],
     )?;
     changed(tx, &bundle)?;
     Ok(bundle)
@@ -72,7 +72,9 @@ fn modify<T>(
     now: i64,
     change: impl FnOnce(&mut Bundle) -> T,
 ) -> Result<Option<(Bundle, T)>> {
-    let Some(stored) = fetch(tx.conn, trust_domain)? else {
+    let lock = tx.conn.dialect().for_update();
+    let sql = format!("SELECT trust_domain, data FROM bundles WHERE trust_domain = ?{lock}");
+    let Some(stored) = tx.conn.first(&sql, &args![trust_domain.as_id_str()], read)? else {
         return Ok(None);
     };
     let mut bundle = stored.clone();
@@ -80,7 +82,7 @@ fn modify<T>(
     if bundle != stored {
         tx.conn.exec(
             "UPDATE bundles SET updated_at = ?, data = ? WHERE trust_domain = ?",
-            &args![&time::to_text(now), encode(&bundle).as_slice(), trust_domain.as_id_str()],
+            &args![time::stamp(now), encode(&bundle).as_slice(), trust_domain.as_id_str()],
         )?;
         changed(tx, &bundle)?;
     }

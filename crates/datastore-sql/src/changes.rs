@@ -6,19 +6,24 @@ use steeple_datastore::{Change, ChangedBundle, Error, Logged, Result, Revision, 
 use steeple_proto::spire::common;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 
-use crate::conn::{Conn, NOW, Row, args, last_id_of};
+use crate::conn::{Conn, Row, args};
 use crate::error::corrupt;
-use crate::{agents, entries};
+use crate::rows::insert_many;
+use crate::{agents, entries, foreign};
 
-/// A write transaction: what it changes is gathered and numbered at its end.
+/// A write transaction: what it changes is gathered and numbered at its end. The row of `steeple_meta` is locked from its
+/// start, so that servers write one after another, and the order of commits is that of the revisions.
 pub(crate) struct Tx<'a> {
     pub conn: &'a Conn,
     changes: Vec<Change>,
+    /// Event rows that this transaction left, also those it rolled back: their ids are used up.
+    pub(crate) entry_events: Vec<i64>,
+    pub(crate) agent_events: Vec<i64>,
 }
 
 impl<'a> Tx<'a> {
     pub fn new(conn: &'a Conn) -> Self {
-        Self { conn, changes: Vec::new() }
+        Self { conn, changes: Vec::new(), entry_events: Vec::new(), agent_events: Vec::new() }
     }
 
     /// Where the gathered changes stand; see [`Tx::forget`].
@@ -37,44 +42,48 @@ impl<'a> Tx<'a> {
 
     /// Leaves SPIRE's event row too.
     pub fn entry_changed(&mut self, entry_id: &str, change: Change) -> Result<()> {
-        let sql = format!(
-            "INSERT INTO registered_entries_events (created_at, updated_at, entry_id) VALUES ({NOW}, {NOW}, ?)"
-        );
-        self.conn.exec(&sql, &args![entry_id])?;
+        let id = self.event("registered_entries_events", "entry_id", entry_id)?;
+        self.entry_events.push(id);
         self.changed(change);
         Ok(())
     }
 
     /// As [`Tx::entry_changed`].
     pub fn agent_changed(&mut self, id: &SpiffeId, change: Change) -> Result<()> {
-        let sql = format!(
-            "INSERT INTO attested_node_entries_events (created_at, updated_at, spiffe_id) VALUES ({NOW}, {NOW}, ?)"
-        );
-        self.conn.exec(&sql, &args![id.as_str()])?;
+        let id = self.event("attested_node_entries_events", "spiffe_id", id.as_str())?;
+        self.agent_events.push(id);
         self.changed(change);
         Ok(())
     }
 
+    fn event(&self, table: &str, column: &str, name: &str) -> Result<i64> {
+        let now = self.conn.dialect().now();
+        let sql = format!("INSERT INTO {table} (created_at, updated_at, {column}) VALUES ({now}, {now}, ?)");
+        self.conn.insert(&sql, &args![name])
+    }
+
     /// Takes the revisions, last of all, and writes the log. `None` if there is nothing to write.
     pub fn number(&mut self) -> Result<Option<Revision>> {
+        foreign::count_own_events(self)?;
         if self.changes.is_empty() {
             return Ok(None);
         }
         let count = self.changes.len() as u64;
-        let sql = format!(
-            "UPDATE steeple_meta SET head = head + ?, entries_event = {}, agents_event = {}",
-            last_id_of("registered_entries_events"),
-            last_id_of("attested_node_entries_events"),
-        );
-        self.conn.exec(&sql, &args![count])?;
+        self.conn.exec("UPDATE steeple_meta SET head = head + ?", &args![count])?;
         let head = head(self.conn)?;
-        for (revision, change) in (head.0 - count + 1..).zip(&self.changes) {
-            let (kind, name, data) = encode(change);
-            self.conn.exec(
-                "INSERT INTO steeple_changes (revision, kind, name, data) VALUES (?, ?, ?, ?)",
-                &args![revision, kind, name, data.as_deref()],
-            )?;
-        }
+        let encoded: Vec<_> = (head.0 - count + 1..)
+            .zip(&self.changes)
+            .map(|(revision, change)| {
+                let (kind, name, data) = encode(change);
+                (revision, kind, name, data)
+            })
+            .collect();
+        insert_many(
+            self.conn,
+            "INSERT INTO steeple_changes (revision, kind, name, data)",
+            &encoded,
+            |(revision, kind, name, data)| args![*revision, *kind, *name, data.as_deref()],
+        )?;
         self.changes.clear();
         Ok(Some(head))
     }
@@ -91,14 +100,18 @@ pub(crate) fn log_id(conn: &Conn) -> Result<String> {
         .unwrap_or_default())
 }
 
-pub(crate) fn since(conn: &Conn, after: Revision, limit: usize) -> Result<Vec<Logged>> {
-    let (head, trimmed) = conn
-        .first("SELECT head, trimmed FROM steeple_meta", &[], |row| {
-            Ok((row.int(0)? as u64, row.int(1)? as u64))
+/// The log after a revision. `log`: the log's id as its follower knows it.
+pub(crate) fn since(conn: &Conn, log: &str, after: Revision, limit: usize) -> Result<Vec<Logged>> {
+    let (head, trimmed, same) = conn
+        .first("SELECT head, trimmed, log_id FROM steeple_meta", &[], |row| {
+            Ok((row.int(0)? as u64, row.int(1)? as u64, row.text(2)? == log))
         })?
         .unwrap_or_default();
-    if after.0 < trimmed || after.0 > head {
+    if after.0 < trimmed || after.0 > head || !same {
         return Err(Error::LogTruncated(after.0.saturating_add(1)));
+    }
+    if after.0 == head {
+        return Ok(Vec::new());
     }
     conn.rows(
         "SELECT revision, kind, name, data FROM steeple_changes WHERE revision > ? ORDER BY revision LIMIT ?",
@@ -121,27 +134,49 @@ pub(crate) fn rotated_agents(conn: &Conn) -> Result<Vec<RotatedAgent>> {
     Ok(orders.collect())
 }
 
-/// Keeps the newest rows; also drops SPIRE's event rows that are 12 hours older than the newest, as SPIRE does.
-pub(crate) fn trim(conn: &Conn, keep: u64) -> Result<u64> {
-    let oldest = head(conn)?.0.saturating_sub(keep);
-    let gone = conn.exec("DELETE FROM steeple_changes WHERE revision <= ?", &args![oldest])?;
-    conn.exec("UPDATE steeple_meta SET trimmed = ? WHERE trimmed < ?", &args![oldest, oldest])?;
-    for table in ["registered_entries_events", "attested_node_entries_events"] {
-        conn.exec(
-            &format!(
-                "DELETE FROM {table} WHERE created_at < \
-                 (SELECT strftime('%Y-%m-%d %H:%M:%f', MAX(created_at), '-12 hours') FROM {table})"
-            ),
-            &[],
-        )?;
+/// Rows that one trimming transaction deletes at most, of each table.
+pub(crate) const TRIM_BATCH: u64 = 5000;
+
+/// Drops the log's oldest rows, some of those that are not among the newest `keep`; also some of SPIRE's event rows that
+/// are 12 hours older than the newest (SPIRE keeps them as long). Returns how many rows of the log went, and whether
+/// there may be more.
+pub(crate) fn trim_batch(conn: &Conn, keep: u64) -> Result<(u64, bool)> {
+    let lowest =
+        "SELECT head, trimmed, COALESCE((SELECT MIN(revision) FROM steeple_changes), 0) FROM steeple_meta";
+    let (head, trimmed, lowest) = conn
+        .first(lowest, &[], |row| Ok((row.int(0)? as u64, row.int(1)? as u64, row.int(2)? as u64)))?
+        .unwrap_or_default();
+    let goal = head.saturating_sub(keep).max(trimmed);
+    let upto = if lowest == 0 { goal } else { goal.min(lowest.saturating_add(TRIM_BATCH - 1)) };
+    let mut gone = 0;
+    if lowest != 0 && lowest <= upto {
+        gone = conn.exec("DELETE FROM steeple_changes WHERE revision <= ?", &args![upto])?;
     }
-    Ok(gone)
+    if upto > trimmed {
+        conn.exec("UPDATE steeple_meta SET trimmed = ?", &args![upto])?;
+    }
+    let mut more = upto < goal;
+    for table in ["registered_entries_events", "attested_node_entries_events"] {
+        let sql = format!(
+            "SELECT COALESCE(MAX(id), 0), COUNT(*) FROM (SELECT id, created_at FROM {table} ORDER BY id LIMIT ?) T \
+             WHERE created_at < (SELECT {} FROM {table} ORDER BY id DESC LIMIT 1)",
+            conn.dialect().less_twelve_hours("created_at")
+        );
+        let old = conn.first(&sql, &args![TRIM_BATCH], |row| Ok((row.int(0)?, row.int(1)?)))?;
+        if let Some((last, count)) = old.filter(|(last, _)| *last > 0) {
+            conn.exec(&format!("DELETE FROM {table} WHERE id <= ?"), &args![last])?;
+            more |= count as u64 == TRIM_BATCH;
+        }
+    }
+    foreign::forget_old_gaps(conn)?;
+    Ok((gone, more))
 }
 
-/// Makes every follower take a snapshot: what was written cannot be told change by change.
+/// Makes every follower take a snapshot: what was written cannot be told change by change. The rows go when the log is
+/// trimmed.
 pub(crate) fn restart(conn: &Conn) -> Result<()> {
-    conn.exec("DELETE FROM steeple_changes", &[])?;
-    conn.exec("UPDATE steeple_meta SET head = head + 1, trimmed = head + 1", &[])?;
+    // In this order: MySQL's right-hand sides see what was assigned before.
+    conn.exec("UPDATE steeple_meta SET trimmed = head + 1, head = head + 1", &[])?;
     Ok(())
 }
 

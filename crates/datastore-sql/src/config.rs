@@ -1,9 +1,14 @@
 //! SPIRE's `connection_string` for `sqlite3`: a path, or a `file:` URI as SQLite reads it, whose parameters that
 //! start with `_` are those of the Go driver SPIRE uses.
 
+mod network;
+
 use std::time::Duration;
 
 use crate::error::OpenError;
+
+pub(crate) use network::Server;
+pub use network::{NetworkConfig, ServerKind};
 
 /// How to open a SQLite database.
 #[derive(Clone, Debug, PartialEq, Eq)]

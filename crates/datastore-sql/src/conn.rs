@@ -1,137 +1,43 @@
 //! The layer below which an engine differs: a connection that runs SQL text with `?` placeholders. What SQL itself
-//! spells differently from engine to engine is here too.
+//! spells differently from engine to engine is in [`Dialect`].
 
+mod args;
+mod dialect;
+mod network;
+mod row;
+
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 
 use rusqlite::config::DbConfig;
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OpenFlags, ToSql};
+use rusqlite::{Connection, OpenFlags};
 use steeple_datastore::Result;
 
-use crate::config::Target;
-use crate::error;
+use crate::config::{Server, Target};
+use crate::error::{self, Fault};
+use network::{Network, Rows};
 
-/// The time now, in SPIRE's text form. The engine's clock stamps event rows: they are pruned by it.
-pub(crate) const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f', 'now') || '+00:00'";
-
-/// A datetime column in Unix seconds.
-pub(crate) fn epoch(column: &str) -> String {
-    format!("CAST(strftime('%s', {column}) AS INTEGER)")
-}
-
-/// The highest id that a table ever gave out.
-pub(crate) fn last_id_of(table: &str) -> String {
-    format!("COALESCE((SELECT seq FROM sqlite_sequence WHERE name = '{table}'), 0)")
-}
-
-/// One argument of a statement.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Arg<'a> {
-    Null,
-    Int(i64),
-    Text(&'a str),
-    Blob(&'a [u8]),
-}
-
-impl From<i64> for Arg<'_> {
-    fn from(value: i64) -> Self {
-        Self::Int(value)
-    }
-}
-
-impl From<i32> for Arg<'_> {
-    fn from(value: i32) -> Self {
-        Self::Int(value.into())
-    }
-}
-
-/// Row ids and revisions fit; a page token may not, and then matches nothing.
-impl From<u64> for Arg<'_> {
-    fn from(value: u64) -> Self {
-        Self::Int(i64::try_from(value).unwrap_or(i64::MAX))
-    }
-}
-
-impl From<bool> for Arg<'_> {
-    fn from(value: bool) -> Self {
-        Self::Int(value.into())
-    }
-}
-
-impl<'a> From<&'a str> for Arg<'a> {
-    fn from(value: &'a str) -> Self {
-        Self::Text(value)
-    }
-}
-
-impl<'a> From<&'a String> for Arg<'a> {
-    fn from(value: &'a String) -> Self {
-        Self::Text(value)
-    }
-}
-
-impl<'a> From<&'a [u8]> for Arg<'a> {
-    fn from(value: &'a [u8]) -> Self {
-        Self::Blob(value)
-    }
-}
-
-impl<'a, T: Into<Arg<'a>>> From<Option<T>> for Arg<'a> {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Null, Into::into)
-    }
-}
-
-impl ToSql for Arg<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self {
-            Self::Null => ValueRef::Null,
-            Self::Int(value) => ValueRef::Integer(*value),
-            Self::Text(value) => ValueRef::Text(value.as_bytes()),
-            Self::Blob(value) => ValueRef::Blob(value),
-        }))
-    }
-}
-
-/// `args![id, "name", None]`
-macro_rules! args {
-    ($($value:expr),* $(,)?) => { [$($crate::conn::Arg::from($value)),*] };
-}
-pub(crate) use args;
-
-/// One row of an answer. SPIRE's rows may hold NULL where a column came later: it reads as the empty value.
-pub(crate) struct Row<'a>(&'a rusqlite::Row<'a>);
-
-impl Row<'_> {
-    pub fn int(&self, column: usize) -> Result<i64> {
-        Ok(self.0.get::<_, Option<i64>>(column).map_err(error::sql)?.unwrap_or_default())
-    }
-
-    pub fn flag(&self, column: usize) -> Result<bool> {
-        Ok(self.int(column)? != 0)
-    }
-
-    pub fn text(&self, column: usize) -> Result<&str> {
-        match self.0.get_ref(column).map_err(error::sql)? {
-            ValueRef::Null => Ok(""),
-            value => value.as_str().map_err(|wrong| error::sql(wrong.into())),
-        }
-    }
-
-    pub fn blob(&self, column: usize) -> Result<&[u8]> {
-        match self.0.get_ref(column).map_err(error::sql)? {
-            ValueRef::Null => Ok(&[]),
-            ValueRef::Blob(bytes) | ValueRef::Text(bytes) => Ok(bytes),
-            value => value.as_blob().map_err(|wrong| error::sql(wrong.into())),
-        }
-    }
-}
+pub(crate) use args::{Arg, args};
+pub(crate) use dialect::Dialect;
+pub(crate) use network::Purpose;
+pub(crate) use row::Row;
 
 /// A connection. Statements are kept prepared.
-pub(crate) struct Conn(Connection);
+pub(crate) struct Conn {
+    engine: Engine,
+    dialect: Dialect,
+    /// A transaction of a database server is open; SQLite knows itself.
+    open: Cell<bool>,
+    fault: Cell<Option<Fault>>,
+}
+
+enum Engine {
+    Sqlite(Box<Connection>),
+    Network(RefCell<Network>),
+}
 
 impl Conn {
-    /// Opens or creates the database.
+    /// Opens or creates a SQLite database.
     pub fn open(target: &Target) -> rusqlite::Result<Self> {
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
@@ -144,63 +50,174 @@ impl Conn {
         db.set_prepared_statement_cache_capacity(64);
         // Plans do not depend on the values bound: nothing is planned anew.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        Ok(Self(db))
+        Ok(Self::new(Engine::Sqlite(Box::new(db)), Dialect::Sqlite))
     }
 
-    /// A setting of the engine. What it answers (the value in force) is of no use here: a database in memory has its
+    /// Connects to a database server.
+    pub fn connect(server: &Server, purpose: Purpose) -> Result<Self> {
+        let network = Network::connect(server, purpose).map_err(|reason| error::network(&reason).0)?;
+        let dialect = network.dialect();
+        Ok(Self::new(Engine::Network(RefCell::new(network)), dialect))
+    }
+
+    fn new(engine: Engine, dialect: Dialect) -> Self {
+        Self { engine, dialect, open: Cell::new(false), fault: Cell::new(None) }
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// A setting of SQLite. What it answers (the value in force) is of no use here: a database in memory has its
     /// own journal mode.
     pub fn pragma(&self, name: &str, value: &str) -> rusqlite::Result<()> {
-        let mut statement = self.0.prepare(&format!("PRAGMA {name} = {value}"))?;
+        let Engine::Sqlite(db) = &self.engine else { return Ok(()) };
+        let mut statement = db.prepare(&format!("PRAGMA {name} = {value}"))?;
         let mut rows = statement.query([])?;
         while rows.next()?.is_some() {}
         Ok(())
     }
 
-    /// The database's file, absolute; `None` in memory.
+    /// The database's file, absolute; `None` in memory and on a server.
     pub fn file(&self) -> Option<PathBuf> {
-        self.0.path().filter(|path| !path.is_empty()).map(PathBuf::from)
+        let Engine::Sqlite(db) = &self.engine else { return None };
+        db.path().filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
-    /// Rises when another connection commits.
+    /// SQLite: rises when another connection commits.
     pub fn data_version(&self) -> Result<i64> {
-        self.first("PRAGMA data_version", &[], |row| row.int(0)).map(Option::unwrap_or_default)
+        match self.dialect {
+            Dialect::Sqlite => {
+                self.first("PRAGMA data_version", &[], |row| row.int(0)).map(Option::unwrap_or_default)
+            }
+            Dialect::Postgres | Dialect::MySql => Ok(0),
+        }
     }
 
     /// No transaction is open: after a failure the engine may have rolled back by itself.
     pub fn is_idle(&self) -> bool {
-        self.0.is_autocommit()
+        match &self.engine {
+            Engine::Sqlite(db) => db.is_autocommit(),
+            Engine::Network(_) => !self.open.get(),
+        }
+    }
+
+    /// What the last failure did to the transaction or the connection.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault.get()
+    }
+
+    /// Begins a transaction that writes.
+    pub fn begin(&self) -> Result<()> {
+        self.start(match self.dialect {
+            Dialect::Sqlite => "BEGIN IMMEDIATE",
+            Dialect::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+            Dialect::MySql => "START TRANSACTION",
+        })
+    }
+
+    /// Begins a transaction that sees one state of the database.
+    pub fn begin_read(&self) -> Result<()> {
+        self.start(match self.dialect {
+            Dialect::Sqlite => "BEGIN",
+            Dialect::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            Dialect::MySql => "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+        })
+    }
+
+    fn start(&self, sql: &str) -> Result<()> {
+        self.fault.set(None);
+        self.control(sql)?;
+        self.open.set(true);
+        Ok(())
+    }
+
+    /// An `Err` says nothing of what the engine did.
+    pub fn commit(&self) -> Result<()> {
+        let done = self.control("COMMIT");
+        self.open.set(false);
+        done
+    }
+
+    pub fn rollback(&self) -> Result<()> {
+        let done = self.control("ROLLBACK");
+        self.open.set(false);
+        done
+    }
+
+    /// A statement of the transaction's own.
+    pub fn control(&self, sql: &str) -> Result<()> {
+        match &self.engine {
+            Engine::Sqlite(_) => self.exec(sql, &[]).map(drop),
+            Engine::Network(_) => self.script(sql),
+        }
     }
 
     /// Several statements without arguments.
     pub fn script(&self, sql: &str) -> Result<()> {
-        self.0.execute_batch(sql).map_err(error::sql)
+        match &self.engine {
+            Engine::Sqlite(db) => db.execute_batch(sql).map_err(error::sqlite),
+            Engine::Network(network) => network.borrow_mut().script(sql).map_err(|error| self.failed(&error)),
+        }
     }
 
     /// Runs a statement; returns how many rows it changed.
     pub fn exec(&self, sql: &str, args: &[Arg<'_>]) -> Result<u64> {
-        let mut statement = self.0.prepare_cached(sql).map_err(error::sql)?;
-        let changed = statement.execute(rusqlite::params_from_iter(args)).map_err(error::sql)?;
-        Ok(changed as u64)
+        match &self.engine {
+            Engine::Sqlite(db) => {
+                let mut statement = db.prepare_cached(sql).map_err(error::sqlite)?;
+                let changed = statement.execute(rusqlite::params_from_iter(args)).map_err(error::sqlite)?;
+                Ok(changed as u64)
+            }
+            Engine::Network(network) => {
+                let done = network.borrow_mut().exec(sql, args).map_err(|error| self.failed(&error))?;
+                Ok(done.0)
+            }
+        }
     }
 
-    /// Runs an INSERT; returns the id of the row.
+    /// Runs an INSERT of one row; returns its id.
     pub fn insert(&self, sql: &str, args: &[Arg<'_>]) -> Result<i64> {
-        self.exec(sql, args)?;
-        Ok(self.0.last_insert_rowid())
+        match &self.engine {
+            Engine::Sqlite(db) => {
+                self.exec(sql, args)?;
+                Ok(db.last_insert_rowid())
+            }
+            Engine::Network(network) if self.dialect == Dialect::MySql => {
+                let done = network.borrow_mut().exec(sql, args).map_err(|error| self.failed(&error))?;
+                Ok(done.1 as i64)
+            }
+            Engine::Network(_) => {
+                let sql = format!("{sql}{}", self.dialect.returning_id());
+                self.first(&sql, args, |row| row.int(0)).map(Option::unwrap_or_default)
+            }
+        }
     }
 
+    /// Hands each row to `take`, which runs no statement.
     pub fn each(
         &self,
         sql: &str,
         args: &[Arg<'_>],
         mut take: impl FnMut(&Row<'_>) -> Result<()>,
     ) -> Result<()> {
-        let mut statement = self.0.prepare_cached(sql).map_err(error::sql)?;
-        let mut rows = statement.query(rusqlite::params_from_iter(args)).map_err(error::sql)?;
-        while let Some(row) = rows.next().map_err(error::sql)? {
-            take(&Row(row))?;
+        match &self.engine {
+            Engine::Sqlite(db) => {
+                let mut statement = db.prepare_cached(sql).map_err(error::sqlite)?;
+                let mut rows = statement.query(rusqlite::params_from_iter(args)).map_err(error::sqlite)?;
+                while let Some(row) = rows.next().map_err(error::sqlite)? {
+                    take(&Row::Sqlite(row))?;
+                }
+                Ok(())
+            }
+            Engine::Network(network) => {
+                let rows = network.borrow_mut().rows(sql, args).map_err(|error| self.failed(&error))?;
+                match &rows {
+                    Rows::Postgres(rows) => rows.iter().try_for_each(|row| take(&Row::Postgres(row))),
+                    Rows::MySql(rows) => rows.iter().try_for_each(|row| take(&Row::MySql(row))),
+                }
+            }
         }
-        Ok(())
     }
 
     pub fn rows<T>(
@@ -217,14 +234,40 @@ impl Conn {
         Ok(all)
     }
 
+    /// The first row of an answer, which should not have many.
     pub fn first<T>(
         &self,
         sql: &str,
         args: &[Arg<'_>],
         read: impl Fn(&Row<'_>) -> Result<T>,
     ) -> Result<Option<T>> {
-        let mut statement = self.0.prepare_cached(sql).map_err(error::sql)?;
-        let mut rows = statement.query(rusqlite::params_from_iter(args)).map_err(error::sql)?;
-        rows.next().map_err(error::sql)?.map(|row| read(&Row(row))).transpose()
+        if let Engine::Sqlite(db) = &self.engine {
+            let mut statement = db.prepare_cached(sql).map_err(error::sqlite)?;
+            let mut rows = statement.query(rusqlite::params_from_iter(args)).map_err(error::sqlite)?;
+            return rows.next().map_err(error::sqlite)?.map(|row| read(&Row::Sqlite(row))).transpose();
+        }
+        let mut first = None;
+        self.each(sql, args, |row| {
+            if first.is_none() {
+                first = Some(read(row)?);
+            }
+            Ok(())
+        })?;
+        Ok(first)
+    }
+
+    /// Ends the connection in good order; dropping it breaks it off.
+    pub fn close(self) {
+        if let Engine::Network(network) = self.engine {
+            network.into_inner().close();
+        }
+    }
+
+    fn failed(&self, reason: &sqlx::Error) -> steeple_datastore::Error {
+        let (error, fault) = error::network(reason);
+        if fault.is_some() {
+            self.fault.set(fault);
+        }
+        error
     }
 }

@@ -13,7 +13,6 @@ use steeple_spiffe::{IdError, SpiffeId, TrustDomain};
 use crate::conn::{Arg, Conn, Row, args};
 use crate::error::corrupt;
 use crate::rows::{Cursor, lookups};
-use crate::time;
 use filter::Condition;
 
 pub(crate) use write::{create, delete, delete_row, dissociate, prune_batch, rotate, update};
@@ -28,20 +27,26 @@ const COLUMNS: &str = "E.id, E.entry_id, E.spiffe_id, E.parent_id, E.ttl, E.jwt_
                        E.expiry, E.store_svid, E.hint, E.revision_number, E.created_at, E.additional_attributes";
 
 pub(crate) fn fetch(conn: &Conn, id: &str) -> Result<Option<Entry>> {
-    Ok(fetch_stored(conn, id)?.map(|stored| stored.entry))
+    Ok(fetch_stored(conn, id, "")?.map(|stored| stored.entry))
 }
 
-pub(crate) fn fetch_stored(conn: &Conn, id: &str) -> Result<Option<Stored>> {
-    let sql = format!("SELECT {COLUMNS} FROM registered_entries E WHERE E.entry_id = ?");
+/// To be written: a SPIRE server on the same database waits.
+pub(crate) fn lock(conn: &Conn, id: &str) -> Result<Option<Stored>> {
+    fetch_stored(conn, id, conn.dialect().for_update())
+}
+
+fn fetch_stored(conn: &Conn, id: &str, lock: &str) -> Result<Option<Stored>> {
+    let sql = format!("SELECT {COLUMNS} FROM registered_entries E WHERE E.entry_id = ?{lock}");
     let stored =
         conn.first(&sql, &args![id], |row| read(row).map_err(|reason| corrupt("entry", id, reason)))?;
-    let mut stored: Vec<Stored> = stored.into_iter().collect();
+    // MySQL compares without regard to case.
+    let mut stored: Vec<Stored> = stored.into_iter().filter(|stored| stored.entry.id == id).collect();
     add_children(conn, &mut stored)?;
     Ok(stored.pop())
 }
 
 pub(crate) fn list(conn: &Conn, filter: &EntryFilter, page: &PageRequest) -> Result<Page<Entry>> {
-    let condition = Condition::of(filter)?;
+    let condition = Condition::of(filter, conn.dialect())?;
     let mut entries = Vec::new();
     let mut after = page.after()?;
     // A page of everything is read in steps as well, so that its rows are not held twice.
@@ -99,7 +104,7 @@ fn list_step(
 }
 
 pub(crate) fn count(conn: &Conn, filter: &EntryFilter) -> Result<u64> {
-    let condition = Condition::of(filter)?;
+    let condition = Condition::of(filter, conn.dialect())?;
     // Without a condition the engine counts the smallest index.
     let sql = match condition.sql.strip_prefix(" AND ") {
         Some(condition) => format!("SELECT COUNT(*) FROM registered_entries E WHERE {condition}"),
@@ -128,7 +133,7 @@ fn read(row: &Row<'_>) -> Result<Stored> {
             revision_number: row.int(11)?,
             store_svid: row.flag(9)?,
             hint: row.text(10)?.to_owned(),
-            created_at: time::nearest_second(row.text(12)?).unwrap_or_default(),
+            created_at: row.nearest_second(12)?,
             additional: read_additional(row.blob(13)?),
         },
     })

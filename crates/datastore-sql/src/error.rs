@@ -1,6 +1,8 @@
-//! SQLite's refusals as the port's situations.
+//! The engines' refusals as the port's situations.
 
 use rusqlite::ErrorCode;
+use sqlx::mysql::MySqlDatabaseError;
+use sqlx::postgres::PgDatabaseError;
 use steeple_datastore::Error;
 
 /// Why a database cannot be used. The texts go to the operator as they are.
@@ -14,6 +16,9 @@ pub enum OpenError {
     Parameter(String),
     #[error("datastore-sql: connection_string parameter {name} is {value:?}, expected {expected}")]
     ParameterValue { name: &'static str, value: String, expected: &'static str },
+    /// The text never quotes the connection string: it may hold a password.
+    #[error("datastore-sql: {0}")]
+    ConnectionString(String),
     #[error("datastore-sql: cannot open {path:?}: {reason}")]
     Open { path: String, reason: String },
     #[error("datastore-sql: {path:?} is not a SPIRE database: it has table {table:?} but no \"migrations\"")]
@@ -29,8 +34,17 @@ pub enum OpenError {
     Setup { path: String, source: Error },
 }
 
-/// What the engine said, without our prefix.
-pub(crate) fn sql(error: rusqlite::Error) -> Error {
+/// What a failure did, and so what may be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The engine gave the transaction up for another's sake (deadlock, lock wait): run it again.
+    Aborted,
+    /// The connection is gone, and what was not committed with it: connect, then run it again.
+    Broken,
+}
+
+/// What SQLite said, without our prefix.
+pub(crate) fn sqlite(error: rusqlite::Error) -> Error {
     let text = engine_text(&error);
     match error.sqlite_error_code() {
         Some(ErrorCode::ConstraintViolation) => Error::AlreadyExists(text),
@@ -53,6 +67,62 @@ pub(crate) fn engine_text(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
         other => other.to_string(),
+    }
+}
+
+/// What a database server said, as the drivers that SPIRE uses show it.
+pub(crate) fn network(error: &sqlx::Error) -> (Error, Option<Fault>) {
+    let sqlx::Error::Database(reason) = error else {
+        return match error {
+            sqlx::Error::Encode(_)
+            | sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::Decode(_)
+            | sqlx::Error::RowNotFound
+            | sqlx::Error::ColumnIndexOutOfBounds { .. } => (Error::Internal(error.to_string()), None),
+            _ => (Error::Unavailable(format!("lost the database: {error}")), Some(Fault::Broken)),
+        };
+    };
+    if let Some(reason) = reason.try_downcast_ref::<PgDatabaseError>() {
+        return postgres(reason.code(), format!("pq: {}", reason.message()));
+    }
+    if let Some(reason) = reason.try_downcast_ref::<MySqlDatabaseError>() {
+        let state = reason.code().unwrap_or_default();
+        return mysql(reason.number(), format!("Error {} ({state}): {}", reason.number(), reason.message()));
+    }
+    (Error::Internal(error.to_string()), None)
+}
+
+/// By SQLSTATE.
+fn postgres(code: &str, text: String) -> (Error, Option<Fault>) {
+    match code {
+        "40001" | "40P01" | "55P03" => (Error::Unavailable(text), Some(Fault::Aborted)),
+        // Shutdown, crash of another session, starting up, idle for too long; no such server as it was.
+        "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => (Error::Unavailable(text), Some(Fault::Broken)),
+        // Read only: a standby, or a primary that became one.
+        "25006" => (Error::Unavailable(text), Some(Fault::Broken)),
+        _ if code.starts_with("08") => (Error::Unavailable(text), Some(Fault::Broken)),
+        _ if code.starts_with("23") => (Error::AlreadyExists(text), None),
+        // Resources, refused log-ins, system errors.
+        _ if ["53", "28", "58"].iter().any(|class| code.starts_with(class)) => {
+            (Error::Unavailable(text), None)
+        }
+        _ => (Error::Internal(text), None),
+    }
+}
+
+/// By error number.
+fn mysql(number: u16, text: String) -> (Error, Option<Fault>) {
+    match number {
+        // Lock wait, deadlock, a row changed since it was read.
+        1205 | 1213 | 1020 => (Error::Unavailable(text), Some(Fault::Aborted)),
+        // Shutdown, killed, idle for too long, read only: a server that became a replica.
+        1053 | 1317 | 1927 | 4031 | 1290 | 1836 | 1792 => (Error::Unavailable(text), Some(Fault::Broken)),
+        1062 | 1169 | 1586 => (Error::AlreadyExists(text), None),
+        // Disk and memory full, too many connections, refused log-ins.
+        1021 | 1037 | 1038 | 1040 | 1041 | 1044 | 1045 | 1114 | 1129 | 1130 | 1203 | 1226 | 3024 => {
+            (Error::Unavailable(text), None)
+        }
+        _ => (Error::Internal(text), None),
     }
 }
 

@@ -89,13 +89,13 @@ pub(crate) fn create(
     if let Some(bundle) = relationship.bundle.clone() {
         bundles::set(tx, bundle, now)?;
     }
-    let stamp = time::to_text(now);
+    let stamp = time::stamp(now);
     tx.conn.exec(
         "INSERT INTO federated_trust_domains (created_at, updated_at, trust_domain, bundle_endpoint_url, \
          bundle_endpoint_profile, endpoint_spiffe_id, implicit) VALUES (?, ?, ?, ?, ?, ?, ?)",
         &args![
-            &stamp,
-            &stamp,
+            stamp,
+            stamp,
             name,
             &relationship.bundle_endpoint_url,
             relationship.profile.name(),
@@ -134,7 +134,7 @@ pub(crate) fn update(
             "UPDATE federated_trust_domains SET updated_at = ?, bundle_endpoint_url = ?, \
              bundle_endpoint_profile = ?, endpoint_spiffe_id = ? WHERE id = ?",
             &args![
-                &time::to_text(now),
+                time::stamp(now),
                 &relationship.bundle_endpoint_url,
                 relationship.profile.name(),
                 endpoint_id(&relationship),

@@ -23,14 +23,14 @@ pub(crate) fn list(conn: &Conn) -> Result<Vec<CaJournal>> {
 }
 
 pub(crate) fn put(tx: &mut Tx<'_>, mut journal: CaJournal, now: i64) -> Result<CaJournal> {
-    let stamp = time::to_text(now);
+    let stamp = time::stamp(now);
     if journal.id == 0 {
         let row = tx.conn.insert(
             "INSERT INTO ca_journals (created_at, updated_at, data, active_x509_authority_id, \
              active_jwt_authority_id) VALUES (?, ?, ?, ?, ?)",
             &args![
-                &stamp,
-                &stamp,
+                stamp,
+                stamp,
                 journal.data.as_slice(),
                 &journal.active_x509_authority_id,
                 &journal.active_jwt_authority_id,
@@ -42,7 +42,7 @@ pub(crate) fn put(tx: &mut Tx<'_>, mut journal: CaJournal, now: i64) -> Result<C
             "UPDATE ca_journals SET updated_at = ?, data = ?, active_x509_authority_id = ?, \
              active_jwt_authority_id = ? WHERE id = ?",
             &args![
-                &stamp,
+                stamp,
                 journal.data.as_slice(),
                 &journal.active_x509_authority_id,
                 &journal.active_jwt_authority_id,

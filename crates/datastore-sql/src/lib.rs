@@ -3,11 +3,12 @@
 //!
 //! | module | |
 //! |---|---|
-//! | [`SqlStore`] | the store; SQLite today |
-//! | [`SqliteConfig`] | SPIRE's `connection_string` forms |
+//! | [`SqlStore`] | the store: SQLite, PostgreSQL, MySQL and MariaDB |
+//! | [`SqliteConfig`], [`NetworkConfig`] | SPIRE's `connection_string` forms |
 //! | `conn` | the small layer below which an engine differs; SQL is written with `?` |
 //! | `schema` | SPIRE's tables and ours, versions |
 //! | `writer`, `readers` | one thread writes, in batches; a few connections read |
+//! | `notify` | PostgreSQL's LISTEN and NOTIFY |
 //! | `changes` | the change log |
 //! | `watermark` | noticing that the database was restored from a copy |
 //! | `foreign` | what a SPIRE server on the same database wrote |
@@ -48,6 +49,7 @@ mod error;
 mod federation;
 mod foreign;
 mod journals;
+mod notify;
 mod readers;
 mod rows;
 mod schema;
@@ -58,6 +60,6 @@ mod tokens;
 mod watermark;
 mod writer;
 
-pub use config::SqliteConfig;
+pub use config::{NetworkConfig, ServerKind, SqliteConfig};
 pub use error::OpenError;
 pub use store::SqlStore;

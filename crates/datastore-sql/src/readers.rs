@@ -1,28 +1,56 @@
 //! Connections that read. Each read is one transaction on a blocking thread and sees one state of the database.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use steeple_datastore::{Error, Result};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use crate::config::Target;
-use crate::conn::Conn;
-use crate::error;
+use crate::config::{Server, Target};
+use crate::conn::{Conn, Purpose};
+use crate::error::{self, Fault};
 
 /// A few connections, opened when they are first needed.
 #[derive(Clone)]
 pub(crate) struct Readers(Arc<Pool>);
 
 struct Pool {
-    target: Target,
-    idle: Mutex<Vec<Conn>>,
+    source: Source,
+    idle: Mutex<Vec<Reader>>,
     places: Arc<Semaphore>,
+    keep: Keep,
+}
+
+/// What is read from.
+pub(crate) enum Source {
+    File(Target),
+    Server(Server),
+}
+
+/// Which connections stay open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    pub idle: usize,
+    /// Unused for so long, one is closed.
+    pub unused: Option<Duration>,
+    pub lifetime: Option<Duration>,
+}
+
+impl Keep {
+    pub const ALL: Self = Self { idle: usize::MAX, unused: None, lifetime: None };
+}
+
+struct Reader {
+    conn: Conn,
+    opened: Instant,
+    used: Instant,
 }
 
 impl Readers {
-    pub fn new(target: Target, size: usize) -> Self {
+    pub fn new(source: Source, size: usize, keep: Keep) -> Self {
         let places = Arc::new(Semaphore::new(size.max(1)));
-        Self(Arc::new(Pool { target, idle: Mutex::new(Vec::new()), places }))
+        Self(Arc::new(Pool { source, idle: Mutex::new(Vec::new()), places, keep }))
     }
 
     pub async fn read<T, F>(&self, op: F) -> Result<T>
@@ -35,54 +63,89 @@ impl Readers {
         let pool = Arc::clone(&self.0);
         let work = tokio::task::spawn_blocking(move || {
             let _place = place;
-            let conn = pool.take()?;
-            let result = in_transaction(&conn, op);
-            pool.put_back(conn);
+            let reader = pool.begin()?;
+            let result = op(&reader.conn);
+            // Nothing was written; a failure here only costs the connection.
+            let _ = reader.conn.rollback();
+            pool.put_back(reader);
             result
         });
         work.await.map_err(|reason| Error::Internal(format!("read failed: {reason}")))?
     }
 
     /// Closes the connections; later reads fail, those that run go on.
-    pub fn close(&self) {
+    pub async fn close(&self) {
         self.0.places.close();
-        self.0.idle().clear();
+        let idle = std::mem::take(&mut *self.0.idle());
+        let _ = tokio::task::spawn_blocking(move || idle.into_iter().for_each(|reader| reader.conn.close()))
+            .await;
     }
 }
 
 impl Pool {
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Conn>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Reader>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Result<Conn> {
-        let idle = self.idle().pop();
-        match idle {
-            Some(conn) => Ok(conn),
-            None => open(&self.target).map_err(error::sql),
+    /// A connection in a transaction. One that broke while nobody used it is not the caller's trouble.
+    fn begin(&self) -> Result<Reader> {
+        loop {
+            let idle = self.idle().pop();
+            let Some(reader) = idle else {
+                let reader = self.open()?;
+                reader.conn.begin_read()?;
+                return Ok(reader);
+            };
+            if self.is_worn(&reader) {
+                reader.conn.close();
+                continue;
+            }
+            match reader.conn.begin_read() {
+                Ok(()) => return Ok(reader),
+                Err(_) if reader.conn.fault() == Some(Fault::Broken) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 
-    /// Keeps a connection unless it is stuck in a transaction or the pool is closed.
-    fn put_back(&self, conn: Conn) {
-        if conn.is_idle() && !self.places.is_closed() {
-            self.idle().push(conn);
+    fn is_worn(&self, reader: &Reader) -> bool {
+        let over =
+            |limit: Option<Duration>, since: Instant| limit.is_some_and(|limit| since.elapsed() > limit);
+        over(self.keep.lifetime, reader.opened) || over(self.keep.unused, reader.used)
+    }
+
+    fn open(&self) -> Result<Reader> {
+        let conn = match &self.source {
+            Source::File(target) => open_file(target).map_err(error::sqlite)?,
+            Source::Server(server) => Conn::connect(server, Purpose::Read)?,
+        };
+        let now = Instant::now();
+        Ok(Reader { conn, opened: now, used: now })
+    }
+
+    /// Keeps a connection unless it is stuck in a transaction or broken, or the pool is full or closed.
+    fn put_back(&self, mut reader: Reader) {
+        if !reader.conn.is_idle() || reader.conn.fault() == Some(Fault::Broken) {
+            return;
         }
+        reader.used = Instant::now();
+        let mut idle = self.idle();
+        let worn: Vec<Reader> = idle.extract_if(.., |reader| self.is_worn(reader)).collect();
+        let mut left = worn;
+        if self.places.is_closed() || idle.len() >= self.keep.idle {
+            left.push(reader);
+        } else {
+            idle.push(reader);
+        }
+        drop(idle);
+        left.into_iter().for_each(|reader| reader.conn.close());
     }
 }
 
-fn open(target: &Target) -> rusqlite::Result<Conn> {
+fn open_file(target: &Target) -> rusqlite::Result<Conn> {
     let conn = Conn::open(target)?;
     // KiB. What is hot stays in the kernel's cache anyway.
     conn.pragma("cache_size", "-1024")?;
     conn.pragma("query_only", "ON")?;
     Ok(conn)
-}
-
-fn in_transaction<T>(conn: &Conn, op: impl FnOnce(&Conn) -> Result<T>) -> Result<T> {
-    conn.exec("BEGIN", &[])?;
-    let result = op(conn);
-    // Nothing was written; a failure here only costs the connection.
-    let _ = conn.exec("ROLLBACK", &[]);
-    result
 }

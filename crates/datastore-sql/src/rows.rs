@@ -1,6 +1,8 @@
 //! Reading rows in bulk: the children of many rows in few statements.
 
-use crate::conn::Arg;
+use steeple_datastore::Result;
+
+use crate::conn::{Arg, Conn};
 
 /// Ids to look up in one statement.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,10 +56,28 @@ pub(crate) fn placeholders(count: usize) -> String {
     vec!["?"; count].join(", ")
 }
 
-/// `VALUES (?, ?), (?, ?)`
-pub(crate) fn pairs(count: usize) -> String {
-    format!("VALUES {}", vec!["(?, ?)"; count].join(", "))
+/// Inserts rows, many in one statement: `insert` is what stands before `VALUES`.
+pub(crate) fn insert_many<T, const N: usize>(
+    conn: &Conn,
+    insert: &str,
+    rows: &[T],
+    args: impl for<'r> Fn(&'r T) -> [Arg<'r>; N],
+) -> Result<()> {
+    let one = format!("({})", placeholders(N));
+    let mut rest = rows;
+    while !rest.is_empty() {
+        // Few sizes, so that their statements stay prepared.
+        let size = INSERT_SIZES.into_iter().find(|size| *size <= rest.len()).unwrap_or(1);
+        let (these, others) = rest.split_at(size);
+        rest = others;
+        let sql = format!("{insert} VALUES {}", vec![one.as_str(); size].join(", "));
+        let all: Vec<Arg<'_>> = these.iter().flat_map(&args).collect();
+        conn.exec(&sql, &all)?;
+    }
+    Ok(())
 }
+
+const INSERT_SIZES: [usize; 4] = [256, 32, 8, 1];
 
 /// Hands children, which come ordered by parent id, to their parents, which are ordered too.
 pub(crate) struct Cursor<'a, P> {

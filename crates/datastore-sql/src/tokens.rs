@@ -9,10 +9,10 @@ use crate::time;
 
 pub(crate) fn create(tx: &mut Tx<'_>, token: &JoinToken, now: i64) -> Result<()> {
     validate::new_join_token(&token.token, token.expires_at)?;
-    let stamp = time::to_text(now);
+    let stamp = time::stamp(now);
     tx.conn.exec(
         "INSERT INTO join_tokens (created_at, updated_at, token, expiry) VALUES (?, ?, ?, ?)",
-        &args![&stamp, &stamp, &token.token, token.expires_at],
+        &args![stamp, stamp, &token.token, token.expires_at],
     )?;
     tx.changed(Change::Other);
     Ok(())
@@ -21,10 +21,11 @@ pub(crate) fn create(tx: &mut Tx<'_>, token: &JoinToken, now: i64) -> Result<()>
 /// Single use: who deletes the row has the token.
 pub(crate) fn take(tx: &mut Tx<'_>, token: &str) -> Result<Option<JoinToken>> {
     let found =
-        tx.conn.first("SELECT id, expiry FROM join_tokens WHERE token = ?", &args![token], |row| {
-            Ok((row.int(0)?, row.int(1)?))
+        tx.conn.first("SELECT id, expiry, token FROM join_tokens WHERE token = ?", &args![token], |row| {
+            // MySQL compares without regard to case.
+            Ok((row.int(0)?, row.int(1)?, row.text(2)? == token))
         })?;
-    let Some((row, expires_at)) = found else {
+    let Some((row, expires_at, true)) = found else {
         return Ok(None);
     };
     if tx.conn.exec("DELETE FROM join_tokens WHERE id = ?", &args![row])? != 1 {
@@ -34,10 +35,18 @@ pub(crate) fn take(tx: &mut Tx<'_>, token: &str) -> Result<Option<JoinToken>> {
     Ok(Some(JoinToken { token: token.to_owned(), expires_at }))
 }
 
-pub(crate) fn prune(tx: &mut Tx<'_>, before: i64) -> Result<u64> {
-    let gone = tx.conn.exec("DELETE FROM join_tokens WHERE expiry < ?", &args![before])?;
-    if gone > 0 {
+/// Deletes some of the tokens that expired before `before`; returns how many.
+pub(crate) fn prune_batch(tx: &mut Tx<'_>, before: i64, limit: u64) -> Result<u64> {
+    let expired = tx.conn.rows(
+        "SELECT id FROM join_tokens WHERE expiry < ? ORDER BY id LIMIT ?",
+        &args![before, limit],
+        |row| row.int(0),
+    )?;
+    for row in &expired {
+        tx.conn.exec("DELETE FROM join_tokens WHERE id = ?", &args![*row])?;
+    }
+    if !expired.is_empty() {
         tx.changed(Change::Other);
     }
-    Ok(gone)
+    Ok(expired.len() as u64)
 }

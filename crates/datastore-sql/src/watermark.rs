@@ -1,12 +1,18 @@
 //! A note beside the database (`<database>-steeple`) of which log it held and how far that log had come. A database
 //! that is behind its note, or has none, was restored from a copy: agents may have seen revisions that are now
 //! different, so the log starts anew under another id.
+//!
+//! A database server's log notes where it was written instead (`steeple_place`): a copy that is restored, and a standby that
+//! becomes the primary, are other places.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use steeple_datastore::Revision;
+use steeple_datastore::{Result, Revision};
+
+use crate::changes;
+use crate::conn::{Conn, Dialect, args};
 
 /// The note, open for writing.
 pub(crate) struct Watermark {
@@ -54,6 +60,46 @@ impl Watermark {
         self.file.rewind()?;
         self.file.write_all(format!("{} {:020}\n", self.log_id, head.0).as_bytes())
     }
+}
+
+/// On a database server, in a transaction: if this is not the place where the log was written, or it is behind what was
+/// `seen` of it, the log starts anew.
+pub(crate) fn notice_move(conn: &Conn, seen: Revision) -> Result<()> {
+    conn.first("SELECT id FROM steeple_meta FOR UPDATE", &[], |row| row.int(0))?;
+    let here = place(conn)?;
+    let noted = conn.first("SELECT place FROM steeple_place", &[], |row| Ok(row.text(0)?.to_owned()))?;
+    match noted {
+        Some(noted) if noted == here => return Ok(()),
+        Some(_) => {
+            tracing::warn!(
+                subsystem_name = "sql",
+                "The database was restored from a copy or failed over to a standby: its change log starts anew"
+            );
+            changes::renew(conn, seen.max(changes::head(conn)?))?;
+            conn.exec("UPDATE steeple_place SET place = ?", &args![&here])?;
+        }
+        None => {
+            conn.exec("INSERT INTO steeple_place (id, place) VALUES (1, ?)", &args![&here])?;
+        }
+    }
+    Ok(())
+}
+
+/// What differs between a database and its copies. PostgreSQL: the table's and the database's numbers, and the timeline, which a standby
+/// changes when it becomes the primary. MySQL: when the table was made.
+fn place(conn: &Conn) -> Result<String> {
+    let sql = match conn.dialect() {
+        Dialect::Sqlite => return Ok(String::new()),
+        Dialect::Postgres => {
+            "SELECT (SELECT oid FROM pg_database WHERE datname = current_database())::text || '/' || \
+             to_regclass('steeple_meta')::oid::text || '/' || LEFT(pg_walfile_name(pg_current_wal_lsn()), 8)"
+        }
+        Dialect::MySql => {
+            "SELECT CAST(CREATE_TIME AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE() \
+             AND table_name = 'steeple_meta'"
+        }
+    };
+    Ok(conn.first(sql, &[], |row| Ok(row.text(0)?.to_owned()))?.unwrap_or_default())
 }
 
 /// Without a note the server works; only a restored database goes unnoticed.

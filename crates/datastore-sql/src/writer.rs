@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
 
-use steeple_datastore::{Error, Result, Revision};
-use tokio::sync::{Semaphore, oneshot, watch};
+use steeple_datastore::{Error, Result};
+use tokio::sync::{Semaphore, oneshot};
 
-use crate::changes::{self, Tx};
+pub(crate) use self::worker::{Log, Worker};
+use crate::changes::Tx;
 use crate::conn::Conn;
-use crate::foreign;
-use crate::watermark::Watermark;
+
+mod worker;
 
 /// Requests in one transaction at most, so that the first does not wait for a crowd.
 const BATCH: usize = 128;
@@ -33,28 +33,21 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts the thread on a connection that is set up.
-    pub fn start(
-        conn: Conn,
-        watermark: Option<Watermark>,
-        poll: Duration,
-        head: watch::Sender<Revision>,
-        data_version: i64,
-    ) -> std::io::Result<Self> {
+    pub fn start(worker: Worker) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
-        let worker = Worker { conn, watermark, queue, head, data_version, complained: false };
-        std::thread::Builder::new().name("datastore-writer".into()).spawn(move || worker.run(poll))?;
+        std::thread::Builder::new().name("datastore-writer".into()).spawn(move || run(worker, &queue))?;
         Ok(Self { jobs, places: Arc::new(Semaphore::new(QUEUE)) })
     }
 
-    /// Runs `op` in a write transaction. It is durable when this answers `Ok`. An `Err` of `op` undoes what it did.
+    /// Runs `op` in a write transaction, again if the engine undid it. It is durable when this answers `Ok`. An `Err` of
+    /// `op` undoes what it did.
     pub async fn write<T, F>(&self, op: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Tx<'_>) -> Result<T> + Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Write(Box::new(Request { op: Some(op), result: None, reply: Some(reply) })), answer)
-            .await?
+        self.send(Job::Write(Box::new(Request { op, result: None, reply: Some(reply) })), answer).await?
     }
 
     /// Runs `op` on the writer's connection, between writes: for databases that only it can see.
@@ -85,7 +78,7 @@ impl Writer {
 }
 
 /// A write and who waits for it.
-trait Write: Send {
+pub(crate) trait Write: Send {
     /// Says whether it is to be kept.
     fn run(&mut self, tx: &mut Tx<'_>) -> bool;
     /// `lost`: why what it did was not committed.
@@ -93,7 +86,7 @@ trait Write: Send {
 }
 
 struct Request<T, F> {
-    op: Option<F>,
+    op: F,
     result: Option<Result<T>>,
     reply: Option<oneshot::Sender<Result<T>>>,
 }
@@ -101,10 +94,10 @@ struct Request<T, F> {
 impl<T, F> Write for Request<T, F>
 where
     T: Send,
-    F: FnOnce(&mut Tx<'_>) -> Result<T> + Send,
+    F: FnMut(&mut Tx<'_>) -> Result<T> + Send,
 {
     fn run(&mut self, tx: &mut Tx<'_>) -> bool {
-        self.result = self.op.take().map(|op| op(tx));
+        self.result = Some((self.op)(tx));
         matches!(self.result, Some(Ok(_)))
     }
 
@@ -128,160 +121,47 @@ fn reason(error: &Error) -> String {
     text.strip_prefix("datastore-sql: ").unwrap_or(&text).to_owned()
 }
 
-struct Worker {
-    conn: Conn,
-    watermark: Option<Watermark>,
-    queue: Receiver<Job>,
-    head: watch::Sender<Revision>,
-    data_version: i64,
-    complained: bool,
-}
-
-impl Worker {
-    fn run(mut self, poll: Duration) {
-        loop {
-            let job = match self.queue.recv_timeout(poll) {
-                Ok(job) => job,
-                Err(RecvTimeoutError::Timeout) => {
-                    self.look_around();
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            if let Some(done) = self.take(job) {
-                drop(self);
-                let _ = done.send(());
-                return;
-            }
-        }
-    }
-
-    /// Runs a job, and the writes that wait behind it.
-    fn take(&mut self, job: Job) -> Option<oneshot::Sender<()>> {
-        let mut next = Some(job);
-        while let Some(job) = next.take() {
-            match job {
-                Job::Close(done) => return Some(done),
-                Job::Read(read) => read(&self.conn),
-                Job::Write(first) => {
-                    let mut batch = vec![first];
-                    while batch.len() < BATCH {
-                        match self.queue.try_recv() {
-                            Ok(Job::Write(write)) => batch.push(write),
-                            Ok(other) => {
-                                next = Some(other);
-                                break;
-                            }
-                            Err(_) => break,
-                        }
-                    }
-                    self.write(batch);
-                }
-            }
-        }
-        None
-    }
-
-    fn write(&mut self, mut batch: Vec<Box<dyn Write>>) {
-        let lost = self.transaction(&mut batch).err();
-        if let Some(error) = &lost {
-            tracing::error!(subsystem_name = "sql", %error, "Datastore write failed");
-            if !self.conn.is_idle() {
-                // The engine may have rolled back by itself; if it did not, it must now.
-                let _ = self.conn.script("ROLLBACK");
-            }
-        }
-        for mut request in batch {
-            request.answer(lost.as_ref());
-        }
-    }
-
-    /// One transaction for all requests. `Err`: nothing was committed.
-    fn transaction(&mut self, batch: &mut [Box<dyn Write>]) -> Result<()> {
-        self.conn.exec("BEGIN IMMEDIATE", &[])?;
-        let data_version = self.conn.data_version()?;
-        let others = data_version != self.data_version;
-        let mut tx = Tx::new(&self.conn);
-        if others {
-            foreign::reconcile(&mut tx)?;
-        }
-        let alone = batch.len() == 1 && !others;
-        for request in batch {
-            if alone {
-                if !request.run(&mut tx) {
-                    return self.undo();
-                }
+fn run(mut worker: Worker, queue: &Receiver<Job>) {
+    loop {
+        let job = match queue.recv_timeout(worker.interval()) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                worker.look_around();
                 continue;
             }
-            let mark = tx.mark();
-            tx.conn.exec("SAVEPOINT request", &[])?;
-            let kept = request.run(&mut tx);
-            if self.conn.is_idle() {
-                // Disk full and the like end the whole transaction.
-                return Err(Error::Unavailable("the transaction was rolled back by the database".into()));
-            }
-            if !kept {
-                tx.conn.exec("ROLLBACK TO request", &[])?;
-                tx.forget(mark);
-            }
-            tx.conn.exec("RELEASE request", &[])?;
-        }
-        let mut head = tx.number()?;
-        if others && head.is_none() {
-            head = Some(changes::head(&self.conn)?);
-        }
-        self.conn.exec("COMMIT", &[])?;
-        self.committed(head, data_version);
-        Ok(())
-    }
-
-    /// Ends a transaction whose only request failed; that is its answer.
-    fn undo(&self) -> Result<()> {
-        if self.conn.is_idle() { Ok(()) } else { self.conn.script("ROLLBACK") }
-    }
-
-    /// Tells followers.
-    fn committed(&mut self, head: Option<Revision>, data_version: i64) {
-        self.data_version = data_version;
-        if let Some(head) = head {
-            if let Some(watermark) = &mut self.watermark {
-                watermark.note(head);
-            }
-            self.head.send_if_modified(|seen| std::mem::replace(seen, head) != head);
+            Err(RecvTimeoutError::Disconnected) => return worker.close(),
+        };
+        if let Some(done) = take(&mut worker, queue, job) {
+            worker.close();
+            let _ = done.send(());
+            return;
         }
     }
+}
 
-    /// Notices what other connections committed, and logs it if they do not log themselves.
-    fn look_around(&mut self) {
-        match self.try_look_around() {
-            Ok(()) => self.complained = false,
-            // The database may be away for long: once is enough.
-            Err(error) if !self.complained => {
-                self.complained = true;
-                tracing::warn!(subsystem_name = "sql", %error, "Cannot look for other servers' writes; will keep trying");
-            }
-            Err(_) => {}
-        }
-    }
-
-    fn try_look_around(&mut self) -> Result<()> {
-        let data_version = self.conn.data_version()?;
-        if data_version == self.data_version {
-            return Ok(());
-        }
-        if foreign::is_pending(&self.conn)? {
-            return match self.transaction(&mut []) {
-                Ok(()) => Ok(()),
-                Err(error) => {
-                    if !self.conn.is_idle() {
-                        let _ = self.conn.script("ROLLBACK");
+/// Runs a job, and the writes that wait behind it.
+fn take(worker: &mut Worker, queue: &Receiver<Job>, job: Job) -> Option<oneshot::Sender<()>> {
+    let mut next = Some(job);
+    while let Some(job) = next.take() {
+        match job {
+            Job::Close(done) => return Some(done),
+            Job::Read(read) => read(worker.conn()),
+            Job::Write(first) => {
+                let mut batch = vec![first];
+                // While the database is away all that wait are answered at once.
+                while batch.len() < BATCH || worker.is_away() {
+                    match queue.try_recv() {
+                        Ok(Job::Write(write)) => batch.push(write),
+                        Ok(other) => {
+                            next = Some(other);
+                            break;
+                        }
+                        Err(_) => break,
                     }
-                    Err(error)
                 }
-            };
+                worker.write(batch);
+            }
         }
-        let head = changes::head(&self.conn)?;
-        self.committed(Some(head), data_version);
-        Ok(())
     }
+    None
 }

@@ -1,4 +1,4 @@
-//! The suite of the port, on a SQLite file and in memory.
+//! The suite of the port, on a SQLite file and in memory, and on real database servers.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,4 +32,42 @@ mod memory {
     }
 
     steeple_datastore::conformance!(crate::memory::fresh);
+}
+
+mod server {
+    use steeple_databases::{Database, Engine};
+    use steeple_datastore::conformance::Fresh;
+    use steeple_datastore_sql::{NetworkConfig, ServerKind, SqlStore};
+
+    pub fn fresh(engine: Engine, kind: ServerKind) -> Fresh {
+        let database = Database::new(engine).unwrap();
+        let config = NetworkConfig::new(kind, database.connection_string());
+        // Opening blocks, and tests run on a runtime.
+        let store = std::thread::spawn(move || SqlStore::open_network(&config)).join().unwrap().unwrap();
+        Fresh::new(store, database)
+    }
+}
+
+mod postgres {
+    fn fresh() -> steeple_datastore::conformance::Fresh {
+        crate::server::fresh(steeple_databases::Engine::Postgres, steeple_datastore_sql::ServerKind::Postgres)
+    }
+
+    steeple_datastore::conformance!(crate::postgres::fresh);
+}
+
+mod mariadb {
+    fn fresh() -> steeple_datastore::conformance::Fresh {
+        crate::server::fresh(steeple_databases::Engine::MariaDb, steeple_datastore_sql::ServerKind::MySql)
+    }
+
+    steeple_datastore::conformance!(crate::mariadb::fresh);
+}
+
+mod mysql {
+    fn fresh() -> steeple_datastore::conformance::Fresh {
+        crate::server::fresh(steeple_databases::Engine::MySql, steeple_datastore_sql::ServerKind::MySql)
+    }
+
+    steeple_datastore::conformance!(crate::mysql::fresh);
 }

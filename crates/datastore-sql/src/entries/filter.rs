@@ -4,8 +4,8 @@ use steeple_datastore::model::Selector;
 use steeple_datastore::{EntryFilter, Match, Result, validate};
 use steeple_spiffe::TrustDomain;
 
-use crate::conn::Arg;
-use crate::rows::{pairs, placeholders};
+use crate::conn::{Arg, Dialect};
+use crate::rows::placeholders;
 use crate::selectors::{SetTable, selector_args, set_condition};
 
 /// ` AND …` on `registered_entries E`, or nothing.
@@ -15,7 +15,7 @@ pub(crate) struct Condition<'a> {
 }
 
 impl<'a> Condition<'a> {
-    pub fn of(filter: &'a EntryFilter) -> Result<Self> {
+    pub fn of(filter: &'a EntryFilter, dialect: Dialect) -> Result<Self> {
         let mut condition = Self { sql: String::new(), args: Vec::new() };
         if let Some(id) = &filter.spiffe_id {
             condition.add("E.spiffe_id = ?", [id.as_str()]);
@@ -31,7 +31,7 @@ impl<'a> Condition<'a> {
         }
         if let Some((selectors, how)) = &filter.selectors {
             validate::filter_set(selectors.is_empty(), "selector")?;
-            condition.by_selectors(selectors, *how);
+            condition.by_selectors(selectors, *how, dialect);
         }
         if let Some((trust_domains, how)) = &filter.federates_with {
             validate::filter_set(trust_domains.is_empty(), "trust domain")?;
@@ -46,12 +46,12 @@ impl<'a> Condition<'a> {
         self.args.extend(args.into_iter().map(Into::into));
     }
 
-    fn by_selectors(&mut self, selectors: &'a [Selector], how: Match) {
+    fn by_selectors(&mut self, selectors: &'a [Selector], how: Match, dialect: Dialect) {
         let args = selector_args(selectors);
         let count = args.len() / 2;
         let (some, outside) = set_condition(
             &SetTable { table: "selectors", id: "registered_entry_id", item: "(type, value)", outer: "E.id" },
-            &pairs(count),
+            &dialect.pairs(count),
             count,
             how,
         );

@@ -5,11 +5,11 @@ use steeple_datastore::model::{AdditionalAttributes, Entry, Selector};
 use steeple_datastore::{Change, Created, EntryMask, Error, Match, Result, merge, validate};
 use steeple_spiffe::TrustDomain;
 
-use super::{COLUMNS, Stored, add_children, additional_to_message, fetch_stored, read};
+use super::{COLUMNS, Stored, add_children, additional_to_message, lock, read};
 use crate::changes::Tx;
 use crate::conn::{Conn, args};
 use crate::error::corrupt;
-use crate::time;
+use crate::time::{self, Stamp};
 
 /// The inner result is the item's: it was refused before anything was written, so the transaction may go on. The outer
 /// one is the engine's.
@@ -36,15 +36,15 @@ pub(crate) fn create(tx: &mut Tx<'_>, mut entry: Entry, now: i64) -> Result<Resu
     drop_empty_attributes(&mut entry);
     entry.revision_number = 0;
     entry.created_at = now;
-    let stamp = time::to_text(now);
+    let stamp = time::stamp(now);
     let additional = additional_blob(&entry);
     let row = tx.conn.insert(
         "INSERT INTO registered_entries (created_at, updated_at, entry_id, spiffe_id, parent_id, ttl, admin, \
          downstream, expiry, revision_number, store_svid, hint, jwt_svid_ttl, additional_attributes) \
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         &args![
-            &stamp,
-            &stamp,
+            stamp,
+            stamp,
             &entry.id,
             entry.spiffe_id.as_str(),
             entry.parent_id.as_str(),
@@ -60,8 +60,8 @@ pub(crate) fn create(tx: &mut Tx<'_>, mut entry: Entry, now: i64) -> Result<Resu
         ],
     )?;
     link(tx.conn, row, &bundles)?;
-    insert_selectors(tx.conn, row, &entry.selectors, &stamp)?;
-    insert_dns_names(tx.conn, row, &entry.dns_names, &stamp)?;
+    insert_selectors(tx.conn, row, &entry.selectors, stamp)?;
+    insert_dns_names(tx.conn, row, &entry.dns_names, stamp)?;
     tx.entry_changed(&entry.id, Change::EntrySet(Box::new(entry.clone())))?;
     Ok(Ok(Created::New(merge::as_answered(entry))))
 }
@@ -101,12 +101,13 @@ fn similar(conn: &Conn, entry: &Entry) -> Result<Option<Entry>> {
     Ok(stored
         .into_iter()
         .map(|stored| stored.entry)
+        .filter(|stored| stored.spiffe_id == entry.spiffe_id && stored.parent_id == entry.parent_id)
         .find(|stored| Match::Exact.holds(&stored.selectors, &entry.selectors)))
 }
 
 pub(crate) fn update(tx: &mut Tx<'_>, new: Entry, mask: EntryMask, now: i64) -> Result<Option<Entry>> {
     validate::entry_update(&new, mask)?;
-    let Some(Stored { row, entry: stored }) = fetch_stored(tx.conn, &new.id)? else {
+    let Some(Stored { row, entry: stored }) = lock(tx.conn, &new.id)? else {
         return Ok(None);
     };
     let mut entry = stored.clone();
@@ -115,14 +116,14 @@ pub(crate) fn update(tx: &mut Tx<'_>, new: Entry, mask: EntryMask, now: i64) -> 
     let bundles = bundle_rows(tx.conn, &entry.federates_with)??;
     validate::entry_children(&entry)?;
     drop_empty_attributes(&mut entry);
-    let stamp = time::to_text(now);
+    let stamp = time::stamp(now);
     let additional = additional_blob(&entry);
     tx.conn.exec(
         "UPDATE registered_entries SET updated_at = ?, spiffe_id = ?, parent_id = ?, ttl = ?, admin = ?, \
          downstream = ?, expiry = ?, revision_number = ?, store_svid = ?, hint = ?, jwt_svid_ttl = ?, \
          additional_attributes = ? WHERE id = ?",
         &args![
-            &stamp,
+            stamp,
             entry.spiffe_id.as_str(),
             entry.parent_id.as_str(),
             entry.x509_svid_ttl,
@@ -143,11 +144,11 @@ pub(crate) fn update(tx: &mut Tx<'_>, new: Entry, mask: EntryMask, now: i64) -> 
     }
     if entry.selectors != stored.selectors {
         tx.conn.exec("DELETE FROM selectors WHERE registered_entry_id = ?", &args![row])?;
-        insert_selectors(tx.conn, row, &entry.selectors, &stamp)?;
+        insert_selectors(tx.conn, row, &entry.selectors, stamp)?;
     }
     if entry.dns_names != stored.dns_names {
         tx.conn.exec("DELETE FROM dns_names WHERE registered_entry_id = ?", &args![row])?;
-        insert_dns_names(tx.conn, row, &entry.dns_names, &stamp)?;
+        insert_dns_names(tx.conn, row, &entry.dns_names, stamp)?;
     }
     tx.entry_changed(&entry.id, Change::EntrySet(Box::new(entry.clone())))?;
     Ok(Some(merge::as_answered(entry)))
@@ -155,20 +156,20 @@ pub(crate) fn update(tx: &mut Tx<'_>, new: Entry, mask: EntryMask, now: i64) -> 
 
 /// Raises the revision number, so that agents replace the entry's SVIDs. Whether there is such an entry.
 pub(crate) fn rotate(tx: &mut Tx<'_>, id: &str, now: i64) -> Result<bool> {
-    let Some(Stored { row, mut entry }) = fetch_stored(tx.conn, id)? else {
+    let Some(Stored { row, mut entry }) = lock(tx.conn, id)? else {
         return Ok(false);
     };
     entry.revision_number += 1;
     tx.conn.exec(
         "UPDATE registered_entries SET updated_at = ?, revision_number = ? WHERE id = ?",
-        &args![&time::to_text(now), entry.revision_number, row],
+        &args![time::stamp(now), entry.revision_number, row],
     )?;
     tx.entry_changed(id, Change::EntryRotated(Box::new(entry)))?;
     Ok(true)
 }
 
 pub(crate) fn delete(tx: &mut Tx<'_>, id: &str) -> Result<Option<Entry>> {
-    let Some(Stored { row, entry }) = fetch_stored(tx.conn, id)? else {
+    let Some(Stored { row, entry }) = lock(tx.conn, id)? else {
         return Ok(None);
     };
     delete_row(tx, row, id)?;
@@ -191,7 +192,7 @@ pub(crate) fn dissociate(
     trust_domain: &TrustDomain,
     bundle_row: i64,
 ) -> Result<()> {
-    let Some(Stored { row, mut entry }) = fetch_stored(tx.conn, id)? else {
+    let Some(Stored { row, mut entry }) = lock(tx.conn, id)? else {
         return Ok(());
     };
     entry.federates_with.retain(|other| other != trust_domain);
@@ -243,7 +244,7 @@ fn unlink(conn: &Conn, row: i64) -> Result<()> {
     Ok(())
 }
 
-fn insert_selectors(conn: &Conn, row: i64, selectors: &[Selector], stamp: &str) -> Result<()> {
+fn insert_selectors(conn: &Conn, row: i64, selectors: &[Selector], stamp: Stamp) -> Result<()> {
     for selector in selectors {
         conn.exec(
             "INSERT INTO selectors (created_at, updated_at, registered_entry_id, type, value) VALUES (?, ?, ?, ?, ?)",
@@ -253,7 +254,7 @@ fn insert_selectors(conn: &Conn, row: i64, selectors: &[Selector], stamp: &str) 
     Ok(())
 }
 
-fn insert_dns_names(conn: &Conn, row: i64, names: &[String], stamp: &str) -> Result<()> {
+fn insert_dns_names(conn: &Conn, row: i64, names: &[String], stamp: Stamp) -> Result<()> {
     for name in names {
         conn.exec(
             "INSERT INTO dns_names (created_at, updated_at, registered_entry_id, value) VALUES (?, ?, ?, ?)",

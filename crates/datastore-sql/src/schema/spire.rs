@@ -1,5 +1,7 @@
-//! The tables and indexes of SPIRE's schema version 25 as a SPIRE server makes them on SQLite, to the letter: a SPIRE
-//! server that opens a database of ours finds what it would have made.
+//! The tables and indexes of SPIRE's schema version 25 as a SPIRE server makes them on SQLite, to the letter, and how they
+//! are spelled elsewhere: a SPIRE server that opens a database of ours finds what it would have made.
+
+use crate::conn::Dialect;
 
 /// SPIRE's number for this schema.
 pub(crate) const VERSION: i64 = 25;
@@ -41,3 +43,34 @@ pub(crate) const TABLES: &[&str] = &[
     r#"CREATE INDEX idx_ca_journals_active_jwt_authority_id ON "ca_journals"(active_jwt_authority_id) "#,
     r#"CREATE INDEX idx_federated_registration_entries_registered_entry_id ON "federated_registration_entries"(registered_entry_id) "#,
 ];
+
+/// One of [`TABLES`] as SPIRE makes it on another engine.
+pub(crate) fn translate(statement: &str, dialect: Dialect) -> String {
+    let words: &[(&str, &str)] = match dialect {
+        Dialect::Sqlite => &[],
+        Dialect::Postgres => &[
+            ("integer primary key autoincrement", "serial primary key"),
+            ("datetime", "timestamp with time zone"),
+            ("varchar(255)", "text"),
+            ("blob", "bytea"),
+            ("bool", "boolean"),
+        ],
+        Dialect::MySql => &[
+            (
+                "\"id\" integer primary key autoincrement",
+                "\"id\" int unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY",
+            ),
+            ("_id\" integer", "_id\" int unsigned"),
+            ("\" integer", "\" int"),
+            ("blob", "longblob"),
+            ("bool", "boolean"),
+            ("\"", "`"),
+        ],
+    };
+    words.iter().fold(statement.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// The tables' names.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    TABLES.iter().filter_map(|statement| statement.strip_prefix("CREATE TABLE \"")?.split('"').next())
+}

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::SqlStore;
 use crate::{agents, bundles, changes, entries, federation, journals, tokens};
 
-/// Entries in one pruning transaction.
+/// Rows in one pruning transaction.
 const PRUNE_BATCH: u64 = 1000;
 
 #[async_trait]
@@ -24,11 +24,12 @@ impl Datastore for SqlStore {
     }
 
     async fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Logged>> {
-        self.read(move |conn| changes::since(conn, after, limit)).await
+        let log = self.followed().clone();
+        self.read(move |conn| changes::since(conn, &log, after, limit)).await
     }
 
     async fn snapshot(&self) -> Result<Snapshot> {
-        self.read(|conn| {
+        let snapshot = self.read(|conn| {
             let all = PageRequest::default();
             Ok(Snapshot {
                 revision: changes::head(conn)?,
@@ -38,20 +39,30 @@ impl Datastore for SqlStore {
                 bundles: bundles::list(conn, &all)?.items,
                 rotated_agents: changes::rotated_agents(conn)?,
             })
-        })
-        .await
+        });
+        let snapshot = snapshot.await?;
+        self.followed().clone_from(&snapshot.log_id);
+        Ok(snapshot)
     }
 
     fn watch_head(&self) -> watch::Receiver<Revision> {
-        self.head.clone()
+        self.log.head.subscribe()
     }
 
     async fn trim_log(&self, keep: u64) -> Result<u64> {
-        self.write(move |tx| changes::trim(tx.conn, keep)).await
+        let mut gone = 0;
+        loop {
+            let (batch, more) = self.write(move |tx| changes::trim_batch(tx.conn, keep)).await?;
+            gone += batch;
+            if !more {
+                return Ok(gone);
+            }
+        }
     }
 
     async fn create_entries(&self, entries: Vec<Entry>, now: i64) -> Result<Vec<Result<Created>>> {
-        self.write(move |tx| entries.into_iter().map(|entry| entries::create(tx, entry, now)).collect()).await
+        self.write(move |tx| entries.iter().map(|entry| entries::create(tx, entry.clone(), now)).collect())
+            .await
     }
 
     async fn fetch_entry(&self, id: &str) -> Result<Option<Entry>> {
@@ -61,16 +72,16 @@ impl Datastore for SqlStore {
 
     async fn list_entries(&self, filter: &EntryFilter, page: &PageRequest) -> Result<Page<Entry>> {
         let (filter, page) = (filter.clone(), page.clone());
-        self.read(move |conn| entries::list(conn, &filter, &page)).await
+        self.read_list(move |conn| entries::list(conn, &filter, &page)).await
     }
 
     async fn count_entries(&self, filter: &EntryFilter) -> Result<u64> {
         let filter = filter.clone();
-        self.read(move |conn| entries::count(conn, &filter)).await
+        self.read_list(move |conn| entries::count(conn, &filter)).await
     }
 
     async fn update_entry(&self, entry: Entry, mask: EntryMask, now: i64) -> Result<Option<Entry>> {
-        self.write(move |tx| entries::update(tx, entry, mask, now)).await
+        self.write(move |tx| entries::update(tx, entry.clone(), mask, now)).await
     }
 
     async fn delete_entry(&self, id: &str) -> Result<Option<Entry>> {
@@ -94,7 +105,7 @@ impl Datastore for SqlStore {
     }
 
     async fn put_agent(&self, agent: Agent, now: i64) -> Result<()> {
-        self.write(move |tx| agents::put(tx, agent, now)).await
+        self.write(move |tx| agents::put(tx, agent.clone(), now)).await
     }
 
     async fn fetch_agent(&self, id: &SpiffeId) -> Result<Option<Agent>> {
@@ -104,17 +115,17 @@ impl Datastore for SqlStore {
 
     async fn list_agents(&self, filter: &AgentFilter, page: &PageRequest) -> Result<Page<Agent>> {
         let (filter, page) = (filter.clone(), page.clone());
-        self.read(move |conn| agents::list(conn, &filter, &page)).await
+        self.read_list(move |conn| agents::list(conn, &filter, &page)).await
     }
 
     async fn count_agents(&self, filter: &AgentFilter) -> Result<u64> {
         let filter = filter.clone();
-        self.read(move |conn| agents::count(conn, &filter)).await
+        self.read_list(move |conn| agents::count(conn, &filter)).await
     }
 
     async fn update_agent(&self, id: &SpiffeId, update: AgentUpdate, now: i64) -> Result<Option<Agent>> {
         let id = id.clone();
-        self.write(move |tx| agents::update(tx, &id, update, now)).await
+        self.write(move |tx| agents::update(tx, &id, update.clone(), now)).await
     }
 
     async fn promote_agent_serial(&self, id: &SpiffeId, serial: &str, now: i64) -> Result<Option<Agent>> {
@@ -145,7 +156,14 @@ impl Datastore for SqlStore {
     }
 
     async fn prune_join_tokens(&self, before: i64) -> Result<u64> {
-        self.write(move |tx| tokens::prune(tx, before)).await
+        let mut gone = 0;
+        loop {
+            let batch = self.write(move |tx| tokens::prune_batch(tx, before, PRUNE_BATCH)).await?;
+            gone += batch;
+            if batch < PRUNE_BATCH {
+                return Ok(gone);
+            }
+        }
     }
 
     async fn fetch_bundle(&self, trust_domain: &TrustDomain) -> Result<Option<Bundle>> {
@@ -155,27 +173,27 @@ impl Datastore for SqlStore {
 
     async fn list_bundles(&self, page: &PageRequest) -> Result<Page<Bundle>> {
         let page = page.clone();
-        self.read(move |conn| bundles::list(conn, &page)).await
+        self.read_list(move |conn| bundles::list(conn, &page)).await
     }
 
     async fn count_bundles(&self) -> Result<u64> {
-        self.read(bundles::count).await
+        self.read_list(bundles::count).await
     }
 
     async fn create_bundle(&self, bundle: Bundle, now: i64) -> Result<Bundle> {
-        self.write(move |tx| bundles::create(tx, bundle, now)).await
+        self.write(move |tx| bundles::create(tx, bundle.clone(), now)).await
     }
 
     async fn update_bundle(&self, bundle: Bundle, mask: BundleMask, now: i64) -> Result<Option<Bundle>> {
-        self.write(move |tx| bundles::update(tx, bundle, mask, now)).await
+        self.write(move |tx| bundles::update(tx, bundle.clone(), mask, now)).await
     }
 
     async fn set_bundle(&self, bundle: Bundle, now: i64) -> Result<Bundle> {
-        self.write(move |tx| bundles::set(tx, bundle, now)).await
+        self.write(move |tx| bundles::set(tx, bundle.clone(), now)).await
     }
 
     async fn append_bundle(&self, bundle: Bundle, now: i64) -> Result<Bundle> {
-        self.write(move |tx| bundles::append(tx, bundle, now)).await
+        self.write(move |tx| bundles::append(tx, bundle.clone(), now)).await
     }
 
     async fn delete_bundle(
@@ -207,7 +225,7 @@ impl Datastore for SqlStore {
         relationship: FederationRelationship,
         now: i64,
     ) -> Result<FederationRelationship> {
-        self.write(move |tx| federation::create(tx, relationship, now)).await
+        self.write(move |tx| federation::create(tx, relationship.clone(), now)).await
     }
 
     async fn fetch_federation_relationship(
@@ -224,7 +242,7 @@ impl Datastore for SqlStore {
         with_bundles: bool,
     ) -> Result<Page<FederationRelationship>> {
         let page = page.clone();
-        self.read(move |conn| federation::list(conn, &page, with_bundles)).await
+        self.read_list(move |conn| federation::list(conn, &page, with_bundles)).await
     }
 
     async fn update_federation_relationship(
@@ -233,7 +251,7 @@ impl Datastore for SqlStore {
         mask: FederationMask,
         now: i64,
     ) -> Result<Option<FederationRelationship>> {
-        self.write(move |tx| federation::update(tx, relationship, mask, now)).await
+        self.write(move |tx| federation::update(tx, relationship.clone(), mask, now)).await
     }
 
     async fn delete_federation_relationship(&self, trust_domain: &TrustDomain) -> Result<bool> {
@@ -242,7 +260,7 @@ impl Datastore for SqlStore {
     }
 
     async fn refresh_bundle(&self, fetched: Bundle, now: i64) -> Result<RefreshedBundle> {
-        self.write(move |tx| federation::refresh_bundle(tx, fetched, now)).await
+        self.write(move |tx| federation::refresh_bundle(tx, fetched.clone(), now)).await
     }
 
     async fn list_ca_journals(&self) -> Result<Vec<CaJournal>> {
@@ -250,7 +268,7 @@ impl Datastore for SqlStore {
     }
 
     async fn put_ca_journal(&self, journal: CaJournal, now: i64) -> Result<CaJournal> {
-        self.write(move |tx| journals::put(tx, journal, now)).await
+        self.write(move |tx| journals::put(tx, journal.clone(), now)).await
     }
 
     async fn delete_ca_journal(&self, id: u64) -> Result<()> {
