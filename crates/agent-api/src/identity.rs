@@ -1,5 +1,6 @@
 //! The agent's own SVID: attest, store, renew, attest again, give up.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +64,18 @@ struct Held {
     key_id: Option<String>,
     node: Option<Node>,
     bootstrap: Bootstrap,
+    /// Subject key ids of tainted authorities, and how many SVIDs in a row stood under one.
+    tainted: HashSet<Vec<u8>>,
+    tainted_tries: u32,
+}
+
+impl Held {
+    fn is_tainted(&self) -> bool {
+        let signed_by = |part: &Certificate| {
+            part.authority_key_id().is_some_and(|authority| self.tainted.contains(&authority))
+        };
+        self.data.svid.iter().any(signed_by)
+    }
 }
 
 /// Why the agent cannot go on.
@@ -206,8 +219,33 @@ impl AgentIdentity {
         self.changed.notify_one();
     }
 
+    /// Has the SVID replaced at once if it stands under an authority that is tainted now and was not before.
+    fn leave_tainted(&self, bundle: &Bundle) {
+        let tainted = bundle.x509_authorities.iter().filter(|authority| authority.tainted);
+        let tainted: HashSet<Vec<u8>> =
+            tainted.filter_map(|authority| authority.certificate.subject_key_id()).collect();
+        let now = self.now();
+        let mut held = self.held();
+        let is_new = tainted.iter().any(|id| !held.tainted.contains(id));
+        held.tainted = tainted;
+        if !is_new || !held.is_tainted() {
+            return;
+        }
+        held.tainted_tries = 0;
+        if let Some(node) = &mut held.node {
+            node.tainted(0, now);
+        }
+        drop(held);
+        tracing::info!(
+            subsystem_name = "manager",
+            "Agent SVID is tainted by a root authority, forcing rotation"
+        );
+        self.changed.notify_one();
+    }
+
     /// The own trust domain's bundle changed.
     pub(crate) async fn bundle_changed(&self, bundle: &Bundle) -> Result<(), IdentityError> {
+        self.leave_tainted(bundle);
         let authorities: Vec<Certificate> =
             bundle.x509_authorities.iter().map(|authority| authority.certificate.clone()).collect();
         self.link.bundles.set(&self.config.trust_domain, authorities.clone());
@@ -310,6 +348,11 @@ impl AgentIdentity {
             let mut held = self.held();
             held.data.svid = chain;
             held.data.reattestable = reattestable;
+            held.tainted_tries = if held.is_tainted() { held.tainted_tries.saturating_add(1) } else { 0 };
+            let mut node = node;
+            if held.tainted_tries > 0 {
+                node.tainted(held.tainted_tries, self.now());
+            }
             held.node = Some(node);
             held.bootstrap.succeeded();
         }

@@ -67,6 +67,8 @@ pub struct Cache {
     config: CacheConfig,
     rng: fastrand::Rng,
     bundle: Option<Arc<Bundle>>,
+    /// Subject key ids of our bundle's tainted authorities.
+    tainted: HashSet<Box<[u8]>>,
     federated: HashMap<TrustDomain, Arc<Bundle>>,
     records: HashMap<Arc<str>, Record>,
     entries: EntryIndex,
@@ -98,6 +100,8 @@ struct Record {
     generation: u64,
     in_flight: bool,
     failures: u32,
+    /// SVIDs in a row that stood under a tainted authority from the start.
+    tainted_tries: u32,
     error: Option<Arc<str>>,
     retry_at: Millis,
     due: Millis,
@@ -125,6 +129,7 @@ impl Cache {
             rng: fastrand::Rng::with_seed(config.seed),
             config,
             bundle: None,
+            tainted: HashSet::new(),
             federated: HashMap::new(),
             records: HashMap::new(),
             entries: EntryIndex::default(),
@@ -160,6 +165,11 @@ impl Cache {
         for bundle in &changes.bundles {
             if bundle.trust_domain == self.config.trust_domain {
                 let before = self.bundle.replace(bundle.clone());
+                let tainted = bundle.x509_authorities.iter().filter(|authority| authority.tainted);
+                self.tainted = tainted
+                    .filter_map(|authority| authority.certificate.subject_key_id())
+                    .map(Into::into)
+                    .collect();
                 self.distrust(before.as_deref(), bundle, now);
                 everyone = true;
             } else {
@@ -335,6 +345,14 @@ impl Cache {
         let policy = self.config.rotation;
         let Some(record) = self.records.get_mut(&job.entry.id) else { return false };
         record.due = policy.due(millis(svid.not_before), millis(svid.not_after), random);
+        // The server has not left a tainted authority yet: it is asked again after a growing pause.
+        if self.tainted.contains(&*svid.authority_key_id) {
+            record.tainted_tries = record.tainted_tries.saturating_add(1);
+            let pause = TAINTED_INTERVAL << (record.tainted_tries - 1).min(6);
+            record.due = record.due.min(now + pause.min(crate::node::TAINTED_RETRY_MAX));
+        } else {
+            record.tainted_tries = 0;
+        }
         // A certificate that is born due (clock off, tiny lifetime) must not spin.
         record.due = record.due.max(now + 1000);
         record.stale = false;
@@ -637,6 +655,7 @@ impl Record {
             generation: 0,
             in_flight: false,
             failures: 0,
+            tainted_tries: 0,
             error: None,
             retry_at: 0,
             due: Millis::MAX,

@@ -87,6 +87,9 @@ pub struct Node {
     must_reattest: bool,
 }
 
+/// How long an agent waits at most for its server to leave a tainted authority before it asks again.
+pub(crate) const TAINTED_RETRY_MAX: Millis = 300_000;
+
 /// SPIRE looks at the agent SVID every 5 s; a failed renewal is tried again after that, at most a minute apart.
 const RETRY: Millis = 5_000;
 const RETRY_MAX: Millis = 60_000;
@@ -118,6 +121,13 @@ impl Node {
     /// The server wants the SVID replaced now.
     pub fn rotate_now(&mut self, now: Millis) {
         self.due = self.due.min(now);
+    }
+
+    /// The SVID stands under a tainted authority, and so did `tries` before it: a server that has not moved on yet is
+    /// asked again after a growing pause.
+    pub fn tainted(&mut self, tries: u32, now: Millis) {
+        let pause = if tries == 0 { 0 } else { (RETRY << (tries - 1).min(6)).min(TAINTED_RETRY_MAX) };
+        self.due = self.due.min(now + pause);
     }
 
     /// Renewal or re-attestation failed for a reason that may pass.
@@ -206,6 +216,18 @@ mod tests {
             assert!(matches!(node.denied(Denial::Banned), Verdict::GiveUp(_)));
             assert_eq!(node.denied(Denial::MustReattest), Verdict::Reattest);
             assert_eq!(node.next(0), Next::Reattest);
+        }
+    }
+
+    #[test]
+    fn a_tainted_svid_goes_at_once_and_a_server_that_stays_tainted_is_not_flooded() {
+        let mut node = Node::new(0, HOUR, false, 0.5);
+        node.tainted(0, 1000);
+        assert_eq!(node.next(1000), Next::Renew);
+        for (tries, pause) in [(1, 5_000), (2, 10_000), (7, 300_000), (100, 300_000)] {
+            let mut node = Node::new(0, HOUR, false, 0.5);
+            node.tainted(tries, 1000);
+            assert_eq!(node.next(1000), Next::Wait(1000 + pause));
         }
     }
 

@@ -413,3 +413,80 @@ fn a_job_says_what_it_replaces_and_why() {
     let due = take(&mut cache, 3_000_000);
     assert_eq!((due[0].replaces, due[0].expiring), (Some(3601), true));
 }
+
+/// A CA certificate that only its key id matters of.
+fn authority(tainted: bool, key: &steeple_spiffe::PrivateKey) -> steeple_spiffe::bundle::X509Authority {
+    use steeple_spiffe::x509::{self, CaTemplate, DistinguishedName, SerialNumber};
+    let template = CaTemplate {
+        trust_domain: TrustDomain::new("example.org").unwrap(),
+        public_key: key.public_key(),
+        subject: DistinguishedName::default_ca(),
+        not_before: 0,
+        not_after: 1 << 33,
+        serial: SerialNumber::random().unwrap(),
+    };
+    let algorithm = key.key_type().x509_signature_algorithm();
+    let tbs = x509::ca_tbs_self_signed(&template, algorithm).unwrap();
+    let der = x509::assemble(&tbs, algorithm, &key.sign(algorithm, &tbs).unwrap());
+    let certificate = steeple_spiffe::Certificate::from_der(&der).unwrap();
+    steeple_spiffe::bundle::X509Authority { certificate, tainted }
+}
+
+fn own_bundle(authorities: Vec<steeple_spiffe::bundle::X509Authority>) -> Changes {
+    let mut bundle = Bundle::new(TrustDomain::new("example.org").unwrap());
+    bundle.x509_authorities = authorities;
+    Changes { bundles: vec![Arc::new(bundle)], ..Changes::default() }
+}
+
+#[test]
+fn svids_of_a_tainted_authority_are_replaced_a_batch_at_a_time() {
+    let keys: Vec<_> = (0..2)
+        .map(|_| steeple_spiffe::PrivateKey::generate(steeple_spiffe::KeyType::EcP256).unwrap())
+        .collect();
+    let id = |n: usize| -> Box<[u8]> { keys[n].public_key().subject_key_id().to_vec().into() };
+    let mut cache = cache(1000);
+    cache.apply(&own_bundle(vec![authority(false, &keys[0]), authority(false, &keys[1])]), 0);
+    cache.apply(&set((0..250).map(|n| entry(&format!("e{n}"), "w", &["unix:uid:1"])).collect()), 0);
+    for job in take(&mut cache, 0) {
+        // Every tenth is of the other authority.
+        let by = usize::from(job.entry.id.ends_with('0'));
+        cache.issued(&job, Svid { authority_key_id: id(by), ..svid(0) }, 0);
+    }
+    assert!(take(&mut cache, 1000).is_empty());
+    let tainted = |now: Millis, cache: &mut Cache| {
+        cache.apply(&own_bundle(vec![authority(true, &keys[0]), authority(false, &keys[1])]), now);
+    };
+    tainted(1000, &mut cache);
+    let mut replaced = Vec::new();
+    for (now, count) in [(1000, 100), (5999, 0), (6000, 100), (11_000, 25), (60_000, 0)] {
+        let jobs = take(&mut cache, now);
+        assert_eq!(jobs.len(), count, "at {now}");
+        for job in &jobs {
+            cache.issued(job, Svid { authority_key_id: id(1), ..svid(now) }, now);
+        }
+        replaced.extend(jobs.into_iter().map(|job| job.entry.id.clone()));
+        // The same bundle again starts nothing over.
+        tainted(now, &mut cache);
+    }
+    assert!(replaced.iter().all(|id| !id.ends_with('0')));
+}
+
+#[test]
+fn a_server_that_stays_under_a_tainted_authority_is_asked_ever_more_rarely() {
+    let key = steeple_spiffe::PrivateKey::generate(steeple_spiffe::KeyType::EcP256).unwrap();
+    let id: Box<[u8]> = key.public_key().subject_key_id().to_vec().into();
+    let mut cache = cache(1000);
+    cache.apply(&own_bundle(vec![authority(false, &key)]), 0);
+    cache.apply(&set(vec![entry("one", "w", &["unix:uid:1"])]), 0);
+    let mut asked = Vec::new();
+    for now in (0..1_000_000).step_by(1000) {
+        if now == 10_000 {
+            cache.apply(&own_bundle(vec![authority(true, &key)]), now);
+        }
+        for job in take(&mut cache, now) {
+            cache.issued(&job, Svid { authority_key_id: id.clone(), ..svid(now) }, now);
+            asked.push(now / 1000);
+        }
+    }
+    assert_eq!(asked, [0, 10, 15, 25, 45, 85, 165, 325, 625, 925]);
+}
