@@ -25,7 +25,7 @@ use steeple_spiffe::{KeyType, SpiffeId, TrustDomain};
 use zeroize::Zeroizing;
 
 pub use flags::RunFlags;
-pub use plugins::KeyManagerConfig;
+pub use plugins::{AttestorConfig, KeyManagerConfig};
 pub use steeple_cli::settings::{LoadError, Telemetry};
 pub use trust::{BundleFormat, TrustConfig};
 
@@ -57,6 +57,7 @@ pub struct Config {
     pub sync_interval: Duration,
     pub sync_by_revision: bool,
     pub key_manager: KeyManagerConfig,
+    pub attestor: AttestorConfig,
     pub unix: Option<UnixConfig>,
     /// Type and name of each plugin, in file order, for the log.
     pub plugins: Vec<(String, String)>,

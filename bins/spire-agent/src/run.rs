@@ -18,9 +18,12 @@ use steeple_agent_api::sync::{Sync, SyncConfig};
 use steeple_agent_api::{AgentState, ServerLink, WorkloadApi, WorkloadAttestation};
 use steeple_agent_core::CacheConfig;
 use steeple_cli::Daemon;
-use steeple_plugin::{KeyManager, WorkloadAttestor};
+use steeple_plugin::{AgentNodeAttestor, KeyManager, WorkloadAttestor};
 use steeple_plugins_base::key_manager::{DiskKeyManager, MemoryKeyManager};
 use steeple_plugins_base::node_attestor::JoinToken;
+use steeple_plugins_base::node_attestor::http_challenge::HttpChallengeAgent;
+use steeple_plugins_base::node_attestor::sshpop::SshPopAgent;
+use steeple_plugins_base::node_attestor::x509pop::X509PopAgent;
 use steeple_plugins_base::workload_attestor::Unix;
 use steeple_runtime::clock::{self, Clock};
 use steeple_runtime::logs::LogHandle;
@@ -28,7 +31,7 @@ use steeple_runtime::metrics::{PrometheusListener, Registry};
 use steeple_runtime::tasks::{OnEnd, TaskGroup};
 use tokio::sync::oneshot;
 
-use crate::config::{Config, KeyManagerConfig};
+use crate::config::{AttestorConfig, Config, KeyManagerConfig};
 use crate::version::VERSION;
 
 /// Few threads: an agent is idle most of its life, and each thread keeps memory. The drain is short: calls end by
@@ -53,7 +56,7 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
         trust_domain: config.trust_domain.clone(),
         storage,
         keys: open_keys(&config).await?,
-        attestor: Arc::new(JoinToken::new(config.join_token.expose().to_owned())),
+        attestor: node_attestor(&config).await?,
         trust: Arc::new(trust::Bootstrap::new(&config, clock.now())),
         clock: clock.clone(),
     };
@@ -132,6 +135,28 @@ async fn open_keys(config: &Config) -> anyhow::Result<Arc<dyn KeyManager>> {
             Arc::new(tokio::task::spawn_blocking(move || open_key_directory(&directory)).await??)
         }
     })
+}
+
+/// A join token that is given counts, whatever attestor is configured (SPIRE).
+async fn node_attestor(config: &Config) -> anyhow::Result<Arc<dyn AgentNodeAttestor>> {
+    let token = config.join_token.expose();
+    if !token.is_empty() {
+        return Ok(Arc::new(JoinToken::new(token.to_owned())));
+    }
+    let attestor = config.attestor.clone();
+    let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<Arc<dyn AgentNodeAttestor>> {
+        Ok(match attestor {
+            AttestorConfig::JoinToken => Arc::new(JoinToken::new(String::new())),
+            AttestorConfig::X509Pop(config) => {
+                Arc::new(X509PopAgent::open(config).context("failed to configure plugin \"x509pop\"")?)
+            }
+            AttestorConfig::SshPop(config) => {
+                Arc::new(SshPopAgent::open(&config).context("failed to configure plugin \"sshpop\"")?)
+            }
+            AttestorConfig::HttpChallenge(config) => Arc::new(HttpChallengeAgent::new(config)),
+        })
+    });
+    opened.await?
 }
 
 /// SPIRE makes the directory private and finds out now whether it can be written.

@@ -1,8 +1,10 @@
 //! From the command line and the configuration file to what the program needs (spire.md §1.1, §1.2).
 //!
-//! read → expand → parse → decode → merge → validate. Nothing here touches the world: what is worth a warning is
+//! read → expand → parse → decode → merge → validate. Nothing here touches the world but to read files that options
+//! name: what is worth a warning is
 //! kept until there is a log ([`Config::warnings`]).
 
+mod attestors;
 mod experimental;
 mod federation;
 mod file;
@@ -20,6 +22,7 @@ use steeple_server_api::RateLimitConfig;
 use steeple_server_core::ca::CaConfig;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 
+pub use attestors::AttestorConfig;
 pub use federation::{BundleEndpointConfig, Federation, ServingProfile};
 pub use flags::RunFlags;
 pub use plugins::{KeyManagerConfig, Plugins};

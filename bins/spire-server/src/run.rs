@@ -1,5 +1,6 @@
 //! `spire-server run`: configuration → log → [`build`] → [`Bound`] → until shutdown.
 
+mod attestors;
 mod endpoints;
 mod federation;
 mod health;
@@ -274,7 +275,7 @@ fn server_state(
         logs: logs.clone(),
         server_chain: Arc::new(move || chain.chain()),
         admin_ids: config.admin_ids.iter().cloned().collect(),
-        attestors: std::collections::HashMap::new(),
+        attestors: attestors::build(config, store, view, clock),
         join_token: config.plugins.join_token,
         agent_id_selector: config.agent_id_selector,
         limits: Limits::new(config.limits, clock),

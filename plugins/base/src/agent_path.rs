@@ -12,7 +12,7 @@ pub use parse::ParseError;
 pub use value::Value;
 
 /// A template that was read and checked against the fields it may use.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentPathTemplate {
     text: String,
     nodes: Vec<parse::Node>,

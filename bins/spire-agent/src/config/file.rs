@@ -51,6 +51,7 @@ pub(super) fn decode(body: &Body, flags: &RunFlags) -> Result<Config, LoadError>
         sync_interval: agent.experimental.sync_interval,
         sync_by_revision: agent.experimental.sync_by_revision,
         key_manager: plugins.key_manager,
+        attestor: plugins.attestor,
         unix: plugins.unix,
         plugins: plugins.loaded,
         telemetry,

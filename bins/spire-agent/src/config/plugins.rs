@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use steeple_config::{Block, Body, PluginConfig, Strictness, UnknownKeys};
+use steeple_plugins_base::node_attestor::http_challenge::HttpChallengeAgentConfig;
+use steeple_plugins_base::node_attestor::sshpop::SshPopAgentConfig;
+use steeple_plugins_base::node_attestor::x509pop::X509PopAgentConfig;
 use steeple_plugins_base::workload_attestor::UnixConfig;
 
 use super::LoadError;
@@ -10,6 +13,7 @@ use steeple_cli::settings::{constraint, exactly_one, no_data, refuse_external, s
 
 pub(super) struct Plugins {
     pub key_manager: KeyManagerConfig,
+    pub attestor: AttestorConfig,
     pub unix: Option<UnixConfig>,
     pub loaded: Vec<(String, String)>,
 }
@@ -21,9 +25,18 @@ pub enum KeyManagerConfig {
     Disk { directory: PathBuf },
 }
 
+/// The one node attestor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttestorConfig {
+    JoinToken,
+    X509Pop(X509PopAgentConfig),
+    SshPop(SshPopAgentConfig),
+    HttpChallenge(HttpChallengeAgentConfig),
+}
+
 pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, LoadError> {
     let mut key_managers = Vec::new();
-    let mut node_attestors = 0;
+    let mut node_attestors = Vec::new();
     let mut unix = None;
     let mut loaded = Vec::new();
     for plugin in steeple_config::plugins(body)?.iter().filter(|plugin| plugin.enabled) {
@@ -38,20 +51,26 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
             ("KeyManager", "disk") => key_managers.push(disk(plugin, block, unknown)?),
             ("NodeAttestor", "join_token") => {
                 no_data(plugin)?;
-                node_attestors += 1;
+                node_attestors.push(AttestorConfig::JoinToken);
+            }
+            ("NodeAttestor", "x509pop") => node_attestors.push(x509pop(plugin, block, unknown)?),
+            ("NodeAttestor", "sshpop") => node_attestors.push(sshpop(block, unknown)?),
+            ("NodeAttestor", "http_challenge") => {
+                node_attestors.push(http_challenge(plugin, block, unknown)?);
             }
             ("WorkloadAttestor", "unix") => unix = Some(unix_attestor(block, unknown)?),
             _ => return Err(unsupported_plugin(plugin)),
         }
         loaded.push((plugin.kind.clone(), plugin.name.clone()));
     }
-    exactly_one("NodeAttestor", node_attestors)?;
+    exactly_one("NodeAttestor", node_attestors.len())?;
+    let attestor = node_attestors.pop().unwrap_or(AttestorConfig::JoinToken);
     exactly_one("KeyManager", key_managers.len())?;
     if unix.is_none() {
         return Err(constraint("WorkloadAttestor", "at least 1", 0));
     }
     let key_manager = key_managers.pop().unwrap_or(KeyManagerConfig::Memory);
-    Ok(Plugins { key_manager, unix, loaded })
+    Ok(Plugins { key_manager, attestor, unix, loaded })
 }
 
 fn disk(
@@ -77,4 +96,57 @@ fn unix_attestor(mut block: Block<'_>, unknown: &mut UnknownKeys) -> Result<Unix
     };
     block.finish(Strictness::Lax, "WorkloadAttestor \"unix\"", unknown);
     Ok(config)
+}
+
+fn x509pop(
+    plugin: &PluginConfig,
+    mut block: Block<'_>,
+    unknown: &mut UnknownKeys,
+) -> Result<AttestorConfig, LoadError> {
+    let mut option = |key| Ok::<_, LoadError>(string(&mut block, key)?.unwrap_or_default());
+    let config = X509PopAgentConfig::new(
+        &option("private_key_path")?,
+        &option("certificate_path")?,
+        &option("intermediates_path")?,
+        &option("spiffe_endpoint_socket")?,
+    );
+    block.finish(Strictness::Lax, "NodeAttestor \"x509pop\"", unknown);
+    config.map(AttestorConfig::X509Pop).map_err(|error| refused(plugin, &error))
+}
+
+fn sshpop(mut block: Block<'_>, unknown: &mut UnknownKeys) -> Result<AttestorConfig, LoadError> {
+    let mut config = SshPopAgentConfig::default();
+    if let Some(path) = string(&mut block, "host_key_path")? {
+        config.host_key_path = path.into();
+    }
+    if let Some(path) = string(&mut block, "host_cert_path")? {
+        config.host_cert_path = path.into();
+    }
+    block.finish(Strictness::Lax, "NodeAttestor \"sshpop\"", unknown);
+    Ok(AttestorConfig::SshPop(config))
+}
+
+fn http_challenge(
+    plugin: &PluginConfig,
+    mut block: Block<'_>,
+    unknown: &mut UnknownKeys,
+) -> Result<AttestorConfig, LoadError> {
+    let config = HttpChallengeAgentConfig::new(
+        string(&mut block, "hostname")?,
+        string(&mut block, "agentname")?,
+        block.int("port")?,
+        block.int("advertised_port")?,
+    );
+    block.finish(Strictness::Lax, "NodeAttestor \"http_challenge\"", unknown);
+    config.map(AttestorConfig::HttpChallenge).map_err(|error| refused(plugin, &error))
+}
+
+fn refused(plugin: &PluginConfig, error: &impl ToString) -> LoadError {
+    LoadError::Other(format!(
+        "{}:{}: failed to configure plugin {:?}: {}",
+        plugin.file,
+        plugin.pos,
+        plugin.name,
+        error.to_string()
+    ))
 }

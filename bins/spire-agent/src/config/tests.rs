@@ -192,7 +192,7 @@ fn what_is_not_served_is_refused_by_name() {
         );
     }
     for (old, new, name) in [
-        ("NodeAttestor \"join_token\" { plugin_data {} }", "NodeAttestor \"x509pop\" {}", "x509pop"),
+        ("NodeAttestor \"join_token\" { plugin_data {} }", "NodeAttestor \"k8s_psat\" {}", "k8s_psat"),
         (
             "KeyManager \"memory\" { plugin_data {} }",
             "KeyManager \"memory\" { plugin_cmd = \"/x\" }",

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use steeple_config::{Block, Body, PluginConfig, Strictness, UnknownKeys};
 
+use super::attestors::{self, AttestorConfig};
 use super::LoadError;
 use steeple_cli::settings::{
     exactly_one, invalid, no_data, place, refuse, refuse_external, refuse_on, string, unsupported_plugin,
@@ -20,6 +21,8 @@ pub struct Plugins {
     pub unique_id: bool,
     /// Whether agents may attest with join tokens.
     pub join_token: bool,
+    /// The other attestors, in file order.
+    pub attestors: Vec<AttestorConfig>,
     /// Type and name of each, in file order, for the log.
     pub loaded: Vec<(String, String)>,
 }
@@ -45,6 +48,7 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
     let mut upstreams = Vec::new();
     let mut unique_id = false;
     let mut join_token = false;
+    let mut node_attestors = Vec::new();
     let mut loaded = Vec::new();
     for plugin in steeple_config::plugins(body)?.iter().filter(|plugin| plugin.enabled) {
         refuse_external(plugin)?;
@@ -72,6 +76,11 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
                 no_data(plugin)?;
                 join_token = true;
             }
+            ("NodeAttestor", "x509pop") => node_attestors.push(attestors::x509pop(plugin, block, unknown)?),
+            ("NodeAttestor", "sshpop") => node_attestors.push(attestors::sshpop(plugin, block, unknown)?),
+            ("NodeAttestor", "http_challenge") => {
+                node_attestors.push(attestors::http_challenge(plugin, block, unknown)?);
+            }
             _ => return Err(unsupported_plugin(plugin)),
         }
         loaded.push((plugin.kind.clone(), plugin.name.clone()));
@@ -90,7 +99,15 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
         )));
     }
     let upstream_authority = upstreams.pop();
-    Ok(Plugins { connection_string, key_manager, upstream_authority, unique_id, join_token, loaded })
+    Ok(Plugins {
+        connection_string,
+        key_manager,
+        upstream_authority,
+        unique_id,
+        join_token,
+        attestors: node_attestors,
+        loaded,
+    })
 }
 
 fn data_store(

@@ -8,7 +8,7 @@ use super::functions;
 #[error("{0}")]
 pub struct ParseError(String);
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Node {
     Text(String),
     Print(Pipeline),
@@ -18,7 +18,7 @@ pub(super) enum Node {
 }
 
 /// `$x := a | b c`: the result of each command is the last argument of the next.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pipeline {
     /// Variables to set, and whether they are new.
     pub set: Vec<String>,
@@ -26,7 +26,7 @@ pub(super) struct Pipeline {
     pub commands: Vec<Vec<Operand>>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Operand {
     /// `.A.B`; empty is the dot itself.
     Field(Vec<String>),
@@ -55,7 +55,7 @@ enum Piece {
     Action(Vec<Token>),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
     Word(String),
     /// `.A.B`, at the start of an operand or right behind one.

@@ -42,6 +42,8 @@ impl PartialEq for HttpChallengeConfig {
     }
 }
 
+impl Eq for HttpChallengeConfig {}
+
 impl HttpChallengeConfig {
     pub fn load(options: &HttpChallengeOptions) -> Result<Self, ConfigError> {
         let compile = |pattern: &String| {

@@ -26,7 +26,7 @@ pub struct SshPopOptions {
 }
 
 /// Checked options, with the authorities as they were when the configuration was read.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshPopConfig {
     authorities: Vec<PublicKey>,
     canonical_domain: Option<String>,

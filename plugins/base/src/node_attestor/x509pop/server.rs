@@ -33,7 +33,7 @@ pub struct X509PopOptions {
 }
 
 /// Checked options, with the CA certificates as they were when the configuration was read (SPIRE reads them then, too).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct X509PopConfig {
     mode: Mode,
     template: AgentPathTemplate,
@@ -42,7 +42,7 @@ pub struct X509PopConfig {
     verify_client_ip: bool,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Mode {
     ExternalPki {
         roots: Vec<Certificate>,
