@@ -46,6 +46,8 @@ pub struct DeploymentBuilder {
     host: String,
     port: Option<u16>,
     servers: Option<String>,
+    trust_domain: String,
+    server_env: Vec<String>,
 }
 
 /// A server, and an agent once [`Deployment::start_agent`] ran.
@@ -82,6 +84,8 @@ impl Default for DeploymentBuilder {
             host: "127.0.0.1".into(),
             port: None,
             servers: None,
+            trust_domain: TRUST_DOMAIN.into(),
+            server_env: Vec::new(),
         }
     }
 }
@@ -153,6 +157,18 @@ impl DeploymentBuilder {
     /// The agent's `server_address`, instead of the deployment's own server.
     pub fn servers(mut self, addresses: &str) -> Self {
         self.servers = Some(addresses.into());
+        self
+    }
+
+    /// Instead of [`TRUST_DOMAIN`].
+    pub fn trust_domain(mut self, name: &str) -> Self {
+        self.trust_domain = name.into();
+        self
+    }
+
+    /// An environment variable of the server.
+    pub fn server_env(mut self, name: &str, value: &str) -> Self {
+        self.server_env.push(format!("{name}={value}"));
         self
     }
 
@@ -271,6 +287,7 @@ impl Deployment {
     pub fn write_config(&self) -> Result<()> {
         let dir = self.dir.path().display();
         let (b, port, level) = (&self.builder, self.port, self.builder.log_level);
+        let trust_domain = &b.trust_domain;
         let keys = |what: &str, key: &str, value: String| match b.key_manager {
             "disk" => format!("KeyManager \"disk\" {{ plugin_data {{ {key} = \"{value}\" }} }} # {what}"),
             _ => "KeyManager \"memory\" { plugin_data {} }".to_owned(),
@@ -293,7 +310,7 @@ impl Deployment {
   bind_address = "{}"
   bind_port = "{port}"
   socket_path = "{dir}/server.sock"
-  trust_domain = "{TRUST_DOMAIN}"
+  trust_domain = "{trust_domain}"
   data_dir = "{dir}/server"
   log_level = "{level}"
   ratelimit {{ attestation = false }}
@@ -315,7 +332,7 @@ plugins {{
   server_port = "{port}"
   socket_path = "{dir}/public/api.sock"
   admin_socket_path = "{dir}/admin/admin.sock"
-  trust_domain = "{TRUST_DOMAIN}"
+  trust_domain = "{trust_domain}"
   data_dir = "{dir}/agent"
   log_level = "{level}"
   trust_bundle_path = "{dir}/bundle.pem"
@@ -337,11 +354,11 @@ plugins {{
     /// Starts the server and waits until it is healthy.
     pub fn start_server(&mut self) -> Result<()> {
         let config = self.path("server.conf");
-        let mut daemon = Daemon::start(
-            &self.program("spire-server"),
-            &["run", "-config", &config.to_string_lossy()],
-            &self.path("server.log"),
-        )?;
+        let (program, config) = (self.program("spire-server"), config.to_string_lossy());
+        let (program, config) = (program.to_string_lossy(), config.as_ref());
+        let mut args: Vec<&str> = self.builder.server_env.iter().map(String::as_str).collect();
+        args.extend([program.as_ref(), "run", "-config", config]);
+        let mut daemon = Daemon::start(Path::new("env"), &args, &self.path("server.log"))?;
         self.wait_healthy("spire-server", &self.server_socket(), &mut daemon)?;
         self.server = Some(daemon);
         let bundle = self.server_ok(&["bundle", "show"])?;

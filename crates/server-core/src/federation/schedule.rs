@@ -90,6 +90,8 @@ enum Phase {
     Asks,
     /// What made it ask is out of date: ask again afterwards.
     AsksTwice,
+    /// If it fails, ask again: what it lacked may be there now.
+    AsksAgainIfItFails,
 }
 
 impl Schedule {
@@ -145,7 +147,11 @@ impl Schedule {
                 watched.target.profile.endpoint_spiffe_id().map(steeple_spiffe::SpiffeId::trust_domain);
             let concerned = of == trust_domain || endpoint.as_ref() == Some(trust_domain);
             if concerned && watched.state.last_error.is_some() {
-                watched.ask(now);
+                // The change may be what the attempt under way has just stored.
+                match watched.phase {
+                    Phase::Asks => watched.phase = Phase::AsksAgainIfItFails,
+                    _ => watched.ask(now),
+                }
             }
         }
     }
@@ -174,7 +180,8 @@ impl Schedule {
     pub fn finished(&mut self, trust_domain: &TrustDomain, attempt: Attempt, now: i64) -> Option<i64> {
         let watched = self.watched.get_mut(trust_domain)?;
         let state = &mut watched.state;
-        if attempt.error.is_some() {
+        let failed = attempt.error.is_some();
+        if failed {
             state.failures_in_a_row += 1;
         } else {
             state.failures_in_a_row = 0;
@@ -182,7 +189,11 @@ impl Schedule {
         }
         state.last_error = attempt.error;
         state.stored = attempt.stored;
-        let again = std::mem::replace(&mut watched.phase, Phase::Waits) == Phase::AsksTwice;
+        let again = match std::mem::replace(&mut watched.phase, Phase::Waits) {
+            Phase::Waits | Phase::Asks => false,
+            Phase::AsksTwice => true,
+            Phase::AsksAgainIfItFails => failed,
+        };
         state.next_attempt =
             if again { now } else { now + interval(attempt.stored, state.failures_in_a_row) };
         Some(state.next_attempt)
@@ -201,7 +212,7 @@ impl Watched {
     fn ask(&mut self, now: i64) {
         match self.phase {
             Phase::Waits => self.state.next_attempt = now,
-            Phase::Asks | Phase::AsksTwice => self.phase = Phase::AsksTwice,
+            Phase::Asks | Phase::AsksTwice | Phase::AsksAgainIfItFails => self.phase = Phase::AsksTwice,
         }
     }
 }

@@ -146,6 +146,11 @@ fn a_bundle_wakes_those_that_fail() {
     schedule.finished(&td("d"), failed(None), NOW);
     schedule.bundle_changed(&td("b"), NOW + 1);
     assert_eq!(names(schedule.start_due(NOW + 1)), ["a"], "the one that works is left alone");
+    // It comes while it is asked for: only a failure is repeated.
+    schedule.bundle_changed(&td("b"), NOW + 1);
+    assert_eq!(schedule.finished(&td("a"), stored(None), NOW + 2), Some(NOW + 302));
     schedule.bundle_changed(&td("d"), NOW + 1);
     assert_eq!(names(schedule.start_due(NOW + 1)), ["d"]);
+    schedule.bundle_changed(&td("d"), NOW + 1);
+    assert_eq!(schedule.finished(&td("d"), failed(None), NOW + 2), Some(NOW + 2));
 }
