@@ -19,12 +19,21 @@ pub struct SqliteConfig {
     pub readers: usize,
     /// How often others' writes are looked for.
     pub poll: Duration,
+    /// A database of an older schema is refused, not migrated.
+    pub disable_migration: bool,
 }
 
 impl SqliteConfig {
     pub fn new(connection_string: impl Into<String>) -> Self {
-        Self { connection_string: connection_string.into(), readers: 4, poll: Duration::from_millis(200) }
+        Self { connection_string: connection_string.into(), readers: 4, poll: Duration::from_millis(200), disable_migration: false }
     }
+}
+
+/// How to open a database of any engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DatabaseConfig {
+    Sqlite(SqliteConfig),
+    Network(NetworkConfig),
 }
 
 /// A connection string, understood.

@@ -39,9 +39,16 @@ enum Engine {
 impl Conn {
     /// Opens or creates a SQLite database.
     pub fn open(target: &Target) -> rusqlite::Result<Self> {
-        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Self::open_file(target, OpenFlags::SQLITE_OPEN_CREATE)
+    }
+
+    /// Opens a SQLite database that is there.
+    pub fn open_existing(target: &Target) -> rusqlite::Result<Self> {
+        Self::open_file(target, OpenFlags::empty())
+    }
+
+    fn open_file(target: &Target, more: OpenFlags) -> rusqlite::Result<Self> {
+        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
         if target.is_uri {
             flags |= OpenFlags::SQLITE_OPEN_URI;
         }

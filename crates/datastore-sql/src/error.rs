@@ -23,8 +23,16 @@ pub enum OpenError {
     Open { path: String, reason: String },
     #[error("datastore-sql: {path:?} is not a SPIRE database: it has table {table:?} but no \"migrations\"")]
     NotSpire { path: String, table: String },
-    #[error("datastore-sql: database {path:?} has schema version {found}, expected {expected}; {advice}")]
-    Version { path: String, found: i64, expected: i64, advice: &'static str },
+    #[error(
+        "datastore-sql: database {path:?} has schema version {found} (written by release {}), expected {expected}; \
+         {advice}", if .code_version.is_empty() { "unknown" } else { .code_version }
+    )]
+    Version { path: String, found: i64, expected: i64, code_version: String, advice: &'static str },
+    #[error(
+        "datastore-sql: error getting DB code version: unable to parse code version from DB: {reason}; \
+         {path:?} has {found:?} in migrations.code_version"
+    )]
+    CodeVersion { path: String, found: String, reason: String },
     #[error(
         "datastore-sql: database {path:?} was written by a newer release (change log format {found}, expected \
          {expected}); run that release or a newer one"
@@ -123,6 +131,14 @@ fn mysql(number: u16, text: String) -> (Error, Option<Fault>) {
             (Error::Unavailable(text), None)
         }
         _ => (Error::Internal(text), None),
+    }
+}
+
+/// Engines name a unique key in their own words; ours are SQLite's everywhere.
+pub(crate) fn taken<T>(result: Result<T, Error>, key: &str) -> Result<T, Error> {
+    match result {
+        Err(Error::AlreadyExists(_)) => steeple_datastore::validate::taken(key),
+        other => other,
     }
 }
 

@@ -341,7 +341,8 @@ fn gone_bundles(conn: &Conn) -> Result<Vec<String>> {
     )
 }
 
-fn restart(conn: &Conn) -> Result<()> {
+/// Goes on from what is stored now: followers take a snapshot.
+pub(crate) fn restart(conn: &Conn) -> Result<()> {
     mark_all(conn)?;
     for of in [ENTRIES, AGENTS] {
         let last = conn.dialect().last_id_of(of.table);

@@ -10,6 +10,8 @@
 //! | `writer`, `readers` | one thread writes, in batches; a few connections read |
 //! | `notify` | PostgreSQL's LISTEN and NOTIFY |
 //! | `changes` | the change log |
+//! | `migrations` | schemas of older releases become this one's |
+//! | [`backup`], [`restore`] | one state in one file, from any engine to any |
 //! | `watermark` | noticing that the database was restored from a copy |
 //! | `foreign` | what a SPIRE server on the same database wrote |
 //! | `rows`, `selectors` | bulk reads, set comparison |
@@ -40,6 +42,7 @@
 //! * An index on `(spiffe_id, parent_id)` of our own serves the look for a similar entry.
 
 mod agents;
+mod backup;
 mod bundles;
 mod changes;
 mod config;
@@ -49,6 +52,7 @@ mod error;
 mod federation;
 mod foreign;
 mod journals;
+mod migrations;
 mod notify;
 mod readers;
 mod rows;
@@ -60,6 +64,7 @@ mod tokens;
 mod watermark;
 mod writer;
 
-pub use config::{NetworkConfig, ServerKind, SqliteConfig};
+pub use backup::{BackupError, Header as BackupHeader, Restored, Summary as BackupSummary, backup, restore};
+pub use config::{DatabaseConfig, NetworkConfig, ServerKind, SqliteConfig};
 pub use error::OpenError;
 pub use store::SqlStore;

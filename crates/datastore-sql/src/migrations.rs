@@ -22,10 +22,9 @@ pub(crate) struct Stored {
 
 /// The row of `migrations`. SPIRE takes an empty table for version 0.
 pub(crate) fn stored(conn: &Conn) -> Result<Stored> {
-    let row =
-        conn.first("SELECT version, code_version FROM migrations ORDER BY id LIMIT 1", &[], |row| {
-            Ok(Stored { version: row.int(0)?, code_version: row.text(1)?.to_owned() })
-        })?;
+    let row = conn.first("SELECT version, code_version FROM migrations ORDER BY id LIMIT 1", &[], |row| {
+        Ok(Stored { version: row.int(0)?, code_version: row.text(1)?.to_owned() })
+    })?;
     Ok(row.unwrap_or(Stored { version: 0, code_version: String::new() }))
 }
 
@@ -44,11 +43,7 @@ enum Plan {
 
 /// Makes the schema version 25, or says why not. Inside a transaction, where the engine's DDL knows them; each step
 /// looks first whether it was done, so that one that was cut short is finished by the next start.
-pub(crate) fn bring_up(
-    conn: &Conn,
-    place: &str,
-    disabled: bool,
-) -> std::result::Result<(), OpenError> {
+pub(crate) fn bring_up(conn: &Conn, place: &str, disabled: bool) -> std::result::Result<(), OpenError> {
     let setup = |source| OpenError::Setup { path: place.into(), source };
     let stored = stored(conn).map_err(setup)?;
     match plan(&stored, place, disabled)? {
@@ -77,13 +72,12 @@ fn plan(stored: &Stored, place: &str, disabled: bool) -> std::result::Result<Pla
         advice,
     };
     let ours = CodeVersion::OURS;
-    let theirs: CodeVersion = stored.code_version.parse().map_err(|reason: version::NotAVersion| {
-        OpenError::CodeVersion {
+    let theirs: CodeVersion =
+        stored.code_version.parse().map_err(|reason: version::NotAVersion| OpenError::CodeVersion {
             path: place.into(),
             found: stored.code_version.clone(),
             reason: reason.to_string(),
-        }
-    })?;
+        })?;
     let compatible = ours.is_compatible(&theirs);
     match stored.version {
         VERSION => Ok(Plan::Serve { note_release: ours > theirs }),
@@ -110,7 +104,12 @@ fn migrate(conn: &Conn, stored: &Stored) -> Result<()> {
         "Running migrations..."
     );
     for from in stored.version..VERSION {
-        tracing::info!(subsystem_name = "sql", schema = stored.version, version_info = from, "Migrating version");
+        tracing::info!(
+            subsystem_name = "sql",
+            schema = stored.version,
+            version_info = from,
+            "Migrating version"
+        );
         for column in COLUMNS.iter().filter(|column| column.since == from + 1) {
             if !has_column(conn, column.table, column.name)? {
                 let kind = column.kind.in_ddl(conn.dialect());

@@ -58,9 +58,7 @@ const IDENTITY_INDEX: &str = "steeple_registered_entries_identity";
 /// What is in a database.
 pub(crate) enum Found {
     Nothing,
-    Spire {
-        version: i64,
-    },
+    Spire,
     /// A table of SPIRE's name without SPIRE's version row.
     Foreign {
         table: String,
@@ -78,8 +76,7 @@ pub(crate) fn look(conn: &Conn) -> Result<Found> {
         }
         return Ok(Found::Nothing);
     }
-    let version = conn.first("SELECT version FROM migrations ORDER BY id LIMIT 1", &[], |row| row.int(0))?;
-    Ok(Found::Spire { version: version.unwrap_or_default() })
+    Ok(Found::Spire)
 }
 
 /// SPIRE's tables in an empty database.
@@ -187,23 +184,12 @@ fn start_log(conn: &Conn) -> Result<()> {
     crate::foreign::mark_all(conn)
 }
 
-/// Refuses versions we cannot serve, with what to do.
-pub(crate) fn check_version(path: &str, found: i64) -> std::result::Result<(), OpenError> {
-    let advice = match found {
-        VERSION => return Ok(()),
-        23..VERSION => "start a SPIRE 1.16 server on it once, which migrates it, then start this server",
-        ..23 => "upgrade it with SPIRE release by release up to 1.16, then start this server",
-        _ => "it was made by a newer SPIRE; use a newer release of this server",
-    };
-    Err(OpenError::Version { path: path.into(), found, expected: VERSION, advice })
-}
-
 /// The log format, for the refusal.
 pub(crate) fn log_format_error(path: &str, found: i64) -> OpenError {
     OpenError::LogFormat { path: path.into(), found, expected: LOG_FORMAT }
 }
 
-fn has_table(conn: &Conn, name: &str) -> Result<bool> {
+pub(crate) fn has_table(conn: &Conn, name: &str) -> Result<bool> {
     let sql = match conn.dialect() {
         Dialect::Sqlite => "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
         Dialect::Postgres => "SELECT 1 FROM pg_class WHERE oid = to_regclass(?)",

@@ -9,10 +9,11 @@ use std::time::Duration;
 use steeple_datastore::Result;
 
 use crate::changes::{self, Tx};
-use crate::config::{NetworkConfig, Server, SqliteConfig, Target};
+use crate::config::{DatabaseConfig, NetworkConfig, Server, SqliteConfig, Target};
 use crate::conn::{Conn, Dialect, Purpose};
 use crate::error::{self, OpenError};
 use crate::foreign;
+use crate::migrations;
 use crate::notify::Listener;
 use crate::readers::{Keep, Readers, Source};
 use crate::schema::{self, Found};
@@ -32,6 +33,17 @@ pub struct SqlStore {
 }
 
 impl SqlStore {
+    /// Opens a database of any engine; see the two functions below.
+    ///
+    /// # Errors
+    /// Theirs.
+    pub fn open(config: &DatabaseConfig) -> std::result::Result<Self, OpenError> {
+        match config {
+            DatabaseConfig::Sqlite(config) => Self::open_sqlite(config),
+            DatabaseConfig::Network(config) => Self::open_network(config),
+        }
+    }
+
     /// Opens a SQLite database, SPIRE's or ours, or makes one. Blocks while another server holds the file's lock, up to
     /// the busy timeout; call it at start, or on a blocking thread.
     ///
@@ -47,7 +59,7 @@ impl SqlStore {
         };
         let conn = Conn::open(&target).map_err(failed)?;
         tune(&conn, &target).map_err(failed)?;
-        let watermark = prepare(&conn, path)?;
+        let watermark = prepare(&conn, path, config.disable_migration)?;
         let readers =
             (!target.in_memory).then(|| Readers::new(Source::File(target), config.readers, Keep::ALL));
         let store = Self::start(
@@ -72,7 +84,7 @@ impl SqlStore {
         let conn = Conn::connect(&server, Purpose::Write)
             .map_err(|reason| OpenError::Open { path: place.clone(), reason: bare(&reason) })?;
         let version = conn.first("SELECT version()", &[], |row| Ok(row.text(0)?.to_owned()));
-        prepare(&conn, &place)?;
+        prepare(&conn, &place, config.disable_migration)?;
         // Two connections are the writer's and the listener's.
         let size = config.max_open_conns.filter(|most| *most > 0).unwrap_or(READERS + 2).saturating_sub(2);
         let size = size.clamp(1, READERS) as usize;
@@ -194,7 +206,7 @@ struct Parts {
 }
 
 /// An error's text without our prefix.
-fn bare(error: &steeple_datastore::Error) -> String {
+pub(crate) fn bare(error: &steeple_datastore::Error) -> String {
     let text = error.to_string();
     text.strip_prefix("datastore-sql: ").unwrap_or(&text).to_owned()
 }
@@ -209,7 +221,7 @@ impl std::fmt::Debug for SqlStore {
     }
 }
 
-fn tune(conn: &Conn, target: &Target) -> rusqlite::Result<()> {
+pub(crate) fn tune(conn: &Conn, target: &Target) -> rusqlite::Result<()> {
     // Another server may be switching at this moment, and that is not waited for by the engine.
     let mut tries = 0;
     while let Err(error) = conn.pragma("journal_mode", "WAL") {
@@ -231,7 +243,11 @@ fn tune(conn: &Conn, target: &Target) -> rusqlite::Result<()> {
 }
 
 /// Makes what is missing and notices what others wrote since, in one transaction.
-fn prepare(conn: &Conn, path: &str) -> std::result::Result<Option<Watermark>, OpenError> {
+pub(crate) fn prepare(
+    conn: &Conn,
+    path: &str,
+    disable_migration: bool,
+) -> std::result::Result<Option<Watermark>, OpenError> {
     let setup = |source| OpenError::Setup { path: path.into(), source };
     conn.begin().map_err(setup)?;
     schema::lock(conn).map_err(setup)?;
@@ -240,7 +256,7 @@ fn prepare(conn: &Conn, path: &str) -> std::result::Result<Option<Watermark>, Op
             tracing::info!(subsystem_name = "sql", "Initializing new database");
             schema::create(conn).map_err(setup)?;
         }
-        Found::Spire { version } => schema::check_version(path, version)?,
+        Found::Spire => migrations::bring_up(conn, path, disable_migration)?,
         Found::Foreign { table } => return Err(OpenError::NotSpire { path: path.into(), table }),
     }
     let log = schema::add_ours(conn).map_err(setup)?;

@@ -129,13 +129,15 @@ async fn ours_is_what_spire_makes() {
 async fn other_versions_are_refused() {
     let dir = TempDir::new().unwrap();
     let path = spire_database(&dir);
-    for (version, advice) in
-        [(22, "release by release"), (24, "SPIRE 1.16"), (26, "newer release of this server")]
-    {
-        Connection::open(&path).unwrap().execute("UPDATE migrations SET version = ?", [version]).unwrap();
+    for (version, advice) in [(22, "release by release"), (26, "newer release of this server")] {
+        let db = Connection::open(&path).unwrap();
+        db.execute("UPDATE migrations SET version = ?, code_version = '1.18.0'", [version]).unwrap();
         let error =
             SqlStore::open_sqlite(&SqliteConfig::new(path.to_str().unwrap())).unwrap_err().to_string();
-        assert!(error.contains(&format!("schema version {version}, expected 25")), "{error}");
+        assert!(
+            error.contains(&format!("schema version {version} (written by release 1.18.0), expected 25")),
+            "{error}"
+        );
         assert!(error.contains(advice), "{error}");
     }
 }

@@ -13,6 +13,15 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
+    /// SPIRE's `database_type`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite3",
+            Self::Postgres => "postgres",
+            Self::MySql => "mysql",
+        }
+    }
+
     /// The time now, as a datetime column holds it. The engine's clock stamps event rows: they are pruned by it.
     pub fn now(self) -> &'static str {
         match self {
@@ -55,6 +64,29 @@ impl Dialect {
                 format!("COALESCE((SELECT seq FROM sqlite_sequence WHERE name = '{table}'), 0)")
             }
             Self::Postgres | Self::MySql => format!("COALESCE((SELECT MAX(id) FROM {table}), 0)"),
+        }
+    }
+
+    /// A column, or a list of columns in parentheses, to be compared byte by byte: MySQL's columns are compared without
+    /// regard to case. No index serves that.
+    pub fn exact(self, columns: &str) -> String {
+        if self != Self::MySql {
+            return columns.to_owned();
+        }
+        match columns.strip_prefix('(').and_then(|columns| columns.strip_suffix(')')) {
+            Some(list) => {
+                let all: Vec<String> = list.split(", ").map(|column| self.exact(column)).collect();
+                format!("({})", all.join(", "))
+            }
+            None => format!("CAST({columns} AS BINARY)"),
+        }
+    }
+
+    /// A condition that a text column is the argument, which it takes as often as it says.
+    pub fn is(self, column: &str) -> (String, usize) {
+        match self {
+            Self::Sqlite | Self::Postgres => (format!("{column} = ?"), 1),
+            Self::MySql => (format!("{column} = ? AND {} = ?", self.exact(column)), 2),
         }
     }
 

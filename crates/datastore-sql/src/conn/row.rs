@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use jiff::Timestamp;
 use rusqlite::types::ValueRef;
 use sqlx::mysql::{MySqlRow, MySqlValueRef};
 use sqlx::postgres::{PgRow, PgValueRef};
@@ -89,6 +90,25 @@ impl Row<'_> {
             return Ok(time::nearest_second(self.text(column)?).unwrap_or_default());
         }
         Ok(self.micros(column)?.map_or(0, |micros| micros.saturating_add(500_000).div_euclid(1_000_000)))
+    }
+
+    /// A datetime column that is not NULL, with all the digits that it has.
+    pub fn time(&self, column: usize) -> Result<Timestamp> {
+        let time = match self {
+            Self::Sqlite(_) => self.text(column)?.parse().ok(),
+            _ => self.micros(column)?.and_then(|micros| Timestamp::from_microsecond(micros).ok()),
+        };
+        time.ok_or_else(|| unreadable("no time"))
+    }
+
+    pub fn is_null(&self, column: usize) -> Result<bool> {
+        Ok(match self {
+            Self::Sqlite(row) => {
+                matches!(row.get_ref(column).map_err(error::sqlite)?, ValueRef::Null)
+            }
+            Self::Postgres(row) => postgres(row, column)?.is_none(),
+            Self::MySql(row) => mysql(row, column)?.is_none(),
+        })
     }
 
     /// A datetime column in microseconds of Unix time.

@@ -27,7 +27,12 @@ fn plans() {
 #[test]
 fn refusals_say_what_to_do() {
     for (version, code_version, disabled, text) in [
-        (22, "1.15.0", false, "schema version 22 (written by release 1.15.0), expected 25; migrating it requires a previous SPIRE release"),
+        (
+            22,
+            "1.15.0",
+            false,
+            "schema version 22 (written by release 1.15.0), expected 25; migrating it requires a previous SPIRE release",
+        ),
         (0, "", false, "schema version 0"),
         (23, "1.15.3", true, "start one server without disable_migration"),
         (24, "1.14.0", true, "auto-migration must be enabled for current DB"),
