@@ -12,7 +12,7 @@ use crate::conn::{Arg, Conn, Dialect, Row, args};
 use crate::entries;
 use crate::error::corrupt;
 use crate::rows::{Cursor, lookups};
-use crate::selectors::{SetTable, selector_args, set_condition};
+use crate::selectors::{SetTable, selector_args, set_conditions};
 use crate::time::{self, Stamp};
 
 struct Stored {
@@ -110,12 +110,9 @@ fn condition(filter: &AgentFilter, dialect: Dialect) -> Result<(String, Vec<Arg<
             outer: "N.spiffe_id",
         };
         let count = asked.len() / 2;
-        let (some, outside) = set_condition(&table, &dialect.pairs(count), count, *how);
-        conditions.push(some);
-        args.extend(&asked);
-        if let Some(outside) = outside {
-            conditions.push(outside);
-            args.extend(&asked);
+        for (condition, times) in set_conditions(&table, dialect, &dialect.pairs(count), count, *how) {
+            conditions.push(condition);
+            args.extend(asked.repeat(times));
         }
     }
     conditions.insert(0, String::new());

@@ -12,7 +12,7 @@ use steeple_spiffe::{Certificate, PublicKey, TrustDomain};
 
 use crate::changes::Tx;
 use crate::conn::{Conn, Row, args};
-use crate::error::corrupt;
+use crate::error::{corrupt, taken};
 use crate::{entries, foreign, time};
 
 pub(crate) fn fetch(conn: &Conn, trust_domain: &TrustDomain) -> Result<Option<Bundle>> {
@@ -57,10 +57,11 @@ pub(crate) fn count(conn: &Conn) -> Result<u64> {
 
 pub(crate) fn create(tx: &mut Tx<'_>, bundle: Bundle, now: i64) -> Result<Bundle> {
     let stamp = time::stamp(now);
-    tx.conn.exec(
+    let inserted = tx.conn.exec(
         "INSERT INTO bundles (created_at, updated_at, trust_domain, data) VALUES (?, ?, ?, ?)",
         &args![stamp, stamp, bundle.trust_domain.as_id_str(), encode(&bundle).as_slice()],
-    )?;
+    );
+    taken(inserted, "bundles.trust_domain")?;
     changed(tx, &bundle)?;
     Ok(bundle)
 }

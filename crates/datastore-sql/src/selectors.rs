@@ -3,7 +3,7 @@
 use steeple_datastore::Match;
 use steeple_datastore::model::Selector;
 
-use crate::conn::Arg;
+use crate::conn::{Arg, Dialect};
 
 /// Where the members of stored sets are.
 pub(crate) struct SetTable {
@@ -25,24 +25,28 @@ pub(crate) fn selector_args(selectors: &[Selector]) -> Vec<Arg<'_>> {
 }
 
 /// Set comparison: a condition that starts from the asked members' index and, where nothing else may be stored, one
-/// that looks for others. Both take the asked members as arguments.
-pub(crate) fn set_condition(
+/// that looks for others. Each takes the asked members as arguments as often as it says.
+pub(crate) fn set_conditions(
     on: &SetTable,
+    dialect: Dialect,
     members: &str,
     count: usize,
     how: Match,
-) -> (String, Option<String>) {
+) -> Vec<(String, usize)> {
     let SetTable { table, id, item, outer } = on;
     let all = match how {
         Match::Exact | Match::Superset => format!(" GROUP BY {id} HAVING COUNT(*) = {count}"),
         Match::Subset | Match::Any => String::new(),
     };
-    let some = format!("{outer} IN (SELECT {id} FROM {table} WHERE {item} IN ({members}){all})");
-    let outside = match how {
-        Match::Exact | Match::Subset => Some(format!(
-            "NOT EXISTS (SELECT 1 FROM {table} WHERE {id} = {outer} AND {item} NOT IN ({members}))"
-        )),
-        Match::Superset | Match::Any => None,
-    };
-    (some, outside)
+    // MySQL's index does not tell cases apart.
+    let exact = dialect.exact(item);
+    let (also, times) =
+        if exact == *item { (String::new(), 1) } else { (format!(" AND {exact} IN ({members})"), 2) };
+    let some = format!("{outer} IN (SELECT {id} FROM {table} WHERE {item} IN ({members}){also}{all})");
+    let outside =
+        format!("NOT EXISTS (SELECT 1 FROM {table} WHERE {id} = {outer} AND {exact} NOT IN ({members}))");
+    match how {
+        Match::Exact | Match::Subset => vec![(some, times), (outside, 1)],
+        Match::Superset | Match::Any => vec![(some, times)],
+    }
 }

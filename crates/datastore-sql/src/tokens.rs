@@ -5,15 +5,17 @@ use steeple_datastore::{Change, Result, validate};
 
 use crate::changes::Tx;
 use crate::conn::args;
+use crate::error::taken;
 use crate::time;
 
 pub(crate) fn create(tx: &mut Tx<'_>, token: &JoinToken, now: i64) -> Result<()> {
     validate::new_join_token(&token.token, token.expires_at)?;
     let stamp = time::stamp(now);
-    tx.conn.exec(
+    let inserted = tx.conn.exec(
         "INSERT INTO join_tokens (created_at, updated_at, token, expiry) VALUES (?, ?, ?, ?)",
         &args![stamp, stamp, &token.token, token.expires_at],
-    )?;
+    );
+    taken(inserted, "join_tokens.token")?;
     tx.changed(Change::Other);
     Ok(())
 }

@@ -118,6 +118,8 @@ pub(crate) enum Server {
     MySql {
         options: Box<MySqlConnectOptions>,
         patience: Duration,
+        /// If the server does not let us in without TLS, try with it.
+        or_tls: bool,
     },
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
-use sqlx::mysql::{MySqlArguments, MySqlRow};
+use sqlx::mysql::{MySqlArguments, MySqlRow, MySqlSslMode};
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgRow, PgTypeInfo};
 use sqlx::{
@@ -73,7 +73,18 @@ impl Network {
                     None => return Err(last.unwrap_or(sqlx::Error::PoolClosed)),
                 })
             }
-            Server::MySql { options, patience } => Link::MySql(network.wait(*patience, options.connect())?),
+            Server::MySql { options, patience, or_tls } => {
+                let refused = |error: &sqlx::Error| {
+                    *or_tls && !matches!(error, sqlx::Error::Database(_) | sqlx::Error::Io(_))
+                };
+                Link::MySql(match network.wait(*patience, options.connect()) {
+                    Err(error) if refused(&error) => {
+                        let options = options.clone().ssl_mode(MySqlSslMode::Required);
+                        network.wait(*patience, options.connect()).map_err(|_| error)?
+                    }
+                    other => other?,
+                })
+            }
         });
         network.script(setup(network.dialect(), purpose))?;
         Ok(network)

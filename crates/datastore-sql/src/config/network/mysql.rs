@@ -28,8 +28,7 @@ pub(super) fn parse(text: &str, config: &NetworkConfig) -> Result<Server, OpenEr
     if !database.is_empty() {
         options = options.database(&database);
     }
-    let mut parameters =
-        Parameters { parse_time: false, patience: PATIENCE, mode: MySqlSslMode::Preferred, cleartext: false };
+    let mut parameters = Parameters { parse_time: false, patience: PATIENCE, mode: None, cleartext: false };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         parameters.take(key, &unescape(value, true)?)?;
@@ -38,9 +37,14 @@ pub(super) fn parse(text: &str, config: &NetworkConfig) -> Result<Server, OpenEr
         // SPIRE's words.
         return Err(wrong("invalid mysql config: missing parseTime=true param in connection_string"));
     }
-    options = options.ssl_mode(parameters.mode).enable_cleartext_plugin(parameters.cleartext);
+    // The driver uses no TLS unless it is told to, and encrypts MySQL 8's passwords by itself; here they want TLS.
+    let own = has_own_tls(config);
+    let or_tls = parameters.mode.is_none() && !own;
+    options = options
+        .ssl_mode(parameters.mode.unwrap_or(MySqlSslMode::Disabled))
+        .enable_cleartext_plugin(parameters.cleartext);
     options = own_tls(options, config)?;
-    Ok(Server::MySql { options: Box::new(options), patience: parameters.patience })
+    Ok(Server::MySql { options: Box::new(options), patience: parameters.patience, or_tls })
 }
 
 fn place(options: MySqlConnectOptions, address: &str) -> Result<MySqlConnectOptions, OpenError> {
@@ -69,7 +73,7 @@ fn place(options: MySqlConnectOptions, address: &str) -> Result<MySqlConnectOpti
 struct Parameters {
     parse_time: bool,
     patience: Duration,
-    mode: MySqlSslMode,
+    mode: Option<MySqlSslMode>,
     cleartext: bool,
 }
 
@@ -85,16 +89,14 @@ impl Parameters {
             "timeout" => {
                 self.patience = duration(value).ok_or_else(|| bad("timeout", "a duration such as 5s"))?;
             }
-            // Without the parameter the driver uses no TLS; here it is used where the server has it, since
-            // MySQL 8's passwords want it.
             "tls" => {
-                self.mode = match value.to_ascii_lowercase().as_str() {
+                self.mode = Some(match value.to_ascii_lowercase().as_str() {
                     "false" | "0" => MySqlSslMode::Disabled,
                     "true" | "1" => MySqlSslMode::VerifyIdentity,
                     "skip-verify" => MySqlSslMode::Required,
                     "preferred" => MySqlSslMode::Preferred,
                     _ => return Err(bad("tls", "true, false, skip-verify or preferred")),
-                };
+                });
             }
             // SPIRE's times are UTC.
             "loc" if value.eq_ignore_ascii_case("utc") => {}
@@ -144,13 +146,18 @@ fn duration(text: &str) -> Option<Duration> {
     }
 }
 
+fn has_own_tls(config: &NetworkConfig) -> bool {
+    let client = config.client_cert_path.is_some() && config.client_key_path.is_some();
+    config.root_ca_path.is_some() || client
+}
+
 /// SPIRE's own TLS options, with its refusals.
 fn own_tls(
     mut options: MySqlConnectOptions,
     config: &NetworkConfig,
 ) -> Result<MySqlConnectOptions, OpenError> {
     let client = config.client_cert_path.as_ref().zip(config.client_key_path.as_ref());
-    if config.root_ca_path.is_none() && client.is_none() {
+    if !has_own_tls(config) {
         return Ok(options);
     }
     options = options.ssl_mode(MySqlSslMode::VerifyIdentity);

@@ -37,7 +37,7 @@ fn postgres_strings() {
 fn mysql_strings() {
     let server = mysql("u:p@w:x@tcp(db:6000)/spire?parseTime=true&timeout=5s").unwrap();
     assert_eq!(server.place(), "mysql db:6000");
-    let Server::MySql { options, patience } = &server else { panic!() };
+    let Server::MySql { options, patience, .. } = &server else { panic!() };
     assert_eq!((options.get_username(), options.get_database()), ("u", Some("spire")));
     assert_eq!(*patience, Duration::from_secs(5));
     assert_eq!(mysql("u@unix(/run/m.sock)/d?parseTime=1").unwrap().place(), "mysql /run/m.sock");
