@@ -26,7 +26,7 @@ pub fn run(check: bool) -> anyhow::Result<()> {
         sections.iter().flat_map(|section| &section.requirements).map(|r| r.id.as_str()).collect();
     let tests = find_tests(root, &known)?;
     let committed = fs::read_to_string(root.join(DOCUMENT)).unwrap_or_default();
-    let results = match results_file()? {
+    let results = match argument("--results")? {
         Some(file) => read_results(&fs::read_to_string(&file).with_context(|| file.display().to_string())?),
         None => read_document(&committed),
     };
@@ -42,12 +42,13 @@ pub fn run(check: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn results_file() -> anyhow::Result<Option<PathBuf>> {
-    let mut args = std::env::args().skip_while(|arg| arg != "--results");
+/// The value of a command-line argument that names a file.
+pub(crate) fn argument(name: &str) -> anyhow::Result<Option<PathBuf>> {
+    let mut args = std::env::args().skip_while(|arg| arg != name);
     match (args.next(), args.next()) {
         (None, _) => Ok(None),
         (Some(_), Some(file)) => Ok(Some(file.into())),
-        (Some(_), None) => bail!("--results needs the file that holds what `cargo test` printed"),
+        (Some(_), None) => bail!("{name} needs a file"),
     }
 }
 
@@ -122,14 +123,19 @@ fn level(code: &str) -> Option<&'static str> {
 /// Tests by requirement id: (file, name).
 type Tests = BTreeMap<String, BTreeSet<(String, String)>>;
 
-fn find_tests(root: &Path, known: &BTreeSet<&str>) -> anyhow::Result<Tests> {
+/// Every file that may hold tests.
+pub(crate) fn find_sources(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for folder in SOURCES {
         collect_sources(&root.join(folder), &mut files)?;
     }
     files.sort();
+    Ok(files)
+}
+
+fn find_tests(root: &Path, known: &BTreeSet<&str>) -> anyhow::Result<Tests> {
     let mut tests = Tests::new();
-    for file in files {
+    for file in find_sources(root)? {
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         let relative = file.strip_prefix(root)?.display().to_string();
         for name in test_names(&text) {
@@ -171,6 +177,21 @@ fn test_names(text: &str) -> impl Iterator<Item = &str> {
         under_test = false;
         let signature = line.trim_start_matches("pub ").trim_start_matches("async ").strip_prefix("fn ")?;
         signature.split(['(', '<']).next()
+    })
+}
+
+/// Each test's name, and its text up to the next one.
+pub(crate) fn test_bodies(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let starts: Vec<usize> = ["#[test]", "#[tokio::test"]
+        .iter()
+        .flat_map(|attribute| text.match_indices(attribute).map(|(at, _)| at))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    let ends = starts.iter().copied().skip(1).chain([text.len()]).collect::<Vec<_>>();
+    starts.into_iter().zip(ends).filter_map(|(start, end)| {
+        let body = &text[start..end];
+        Some((test_names(body).next()?, body))
     })
 }
 

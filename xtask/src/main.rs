@@ -1,6 +1,7 @@
 //! Project chores. `cargo xtask <chore>`; each has `--check`, which fails instead of writing.
 #![allow(clippy::print_stdout, reason = "a chore says what it did")]
 
+mod compat;
 mod conformance;
 mod layers;
 mod protos;
@@ -11,7 +12,8 @@ fn main() -> anyhow::Result<()> {
     match args.first().map(String::as_str) {
         Some("protos") => protos::run(check),
         Some("layers") => layers::run(),
+        Some("compat") => compat::run(check),
         Some("conformance") => conformance::run(check),
-        _ => anyhow::bail!("usage: cargo xtask protos|layers|conformance [--check]"),
+        _ => anyhow::bail!("usage: cargo xtask protos|layers|conformance|compat [--check]"),
     }
 }
