@@ -17,6 +17,8 @@ mod secrets;
 mod server;
 #[path = "agent/stop.rs"]
 mod stop;
+#[path = "agent/taint.rs"]
+mod taint;
 #[path = "agent/telemetry.rs"]
 mod telemetry;
 

@@ -81,6 +81,40 @@ async fn journals_are_sound(world: &World, now: i64, context: &str) {
     }
 }
 
+/// What an operator may ask for. A refusal is no failure; what it meant to change is another matter.
+async fn order(ca: &CaManager, random: &mut Random, issued: &mut Issued, now: i64) -> Result<(), CaError> {
+    use crate::ca::local::LocalError;
+    let kind = if random.below(2) == 0 { Kind::X509 } else { Kind::Jwt };
+    let states = match ca.authorities(kind) {
+        Ok(states) => states,
+        Err(_) => return Ok(()),
+    };
+    let id = |state: &Option<crate::ca::local::AuthorityState>| {
+        state.as_ref().map(|state| state.id.clone()).unwrap_or_default()
+    };
+    let (prepared, old) = (id(&states.prepared), id(&states.old));
+    let outcome = match random.below(4) {
+        0 => ca.prepare_authority(kind, now).await.map(drop),
+        1 => ca.activate_authority(kind, &prepared, now).await.map(drop),
+        2 => ca.taint_authority(kind, &old, now).await.map(drop),
+        _ => {
+            let outcome = ca.revoke_authority(kind, &old, now).await.map(drop);
+            // Whether it took place or not: what it signed is no longer promised to verify.
+            if matches!(outcome, Ok(()) | Err(LocalError::Store(..))) {
+                issued.x509.remove(&old);
+                issued.jwt.remove(&old);
+            }
+            outcome
+        }
+    };
+    match outcome {
+        Err(LocalError::Prepare(_, reason) | LocalError::Activate(_, reason)) => Err(reason),
+        Err(LocalError::Store(_, steeple_datastore::Error::Authority(_))) => Ok(()),
+        Err(LocalError::Store(_, reason)) => Err(reason.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Enough for an authority to be prepared, activated and replaced around a crash.
 const STEPS: usize = 8;
 
@@ -95,9 +129,11 @@ async fn run(seed: u64) {
     let mut running: Option<CaManager> = None;
     for step in 0..STEPS {
         let context = format!("seed {seed} step {step} ttl {ttl}");
-        match random.below(3) {
-            0 => now += random.below(ttl.unsigned_abs() / 6 + 1) as i64,
-            1 => now += random.below(ttl.unsigned_abs() + 1) as i64,
+        match random.below(7) {
+            0 | 1 => now += random.below(ttl.unsigned_abs() / 6 + 1) as i64,
+            2 | 3 => now += random.below(ttl.unsigned_abs() + 1) as i64,
+            // The clock is set back.
+            4 => now -= random.below(ttl.unsigned_abs() / 2 + 1) as i64,
             _ => {}
         }
         if random.below(2) == 0 {
@@ -105,7 +141,9 @@ async fn run(seed: u64) {
         }
         let before = running.as_ref().and_then(CaManager::x509_authority_id);
         let left = running.as_ref().and_then(|ca| ca.x509.load_full()).map(|signer| signer.not_after - now);
+        let ordered = random.below(3) == 0;
         let result = match &running {
+            Some(ca) if ordered => order(ca, &mut random, &mut issued, now).await,
             Some(ca) => ca.rotate(now).await,
             None => world.load(&config, now).await.map(|ca| running = Some(ca)),
         };
@@ -120,7 +158,9 @@ async fn run(seed: u64) {
             } else if let Some(ca) = &running {
                 ca.rotate(now).await.unwrap_or_else(|error| panic!("{context}: retry: {error}"));
             }
-            if left.is_some_and(|left| left > crate::ca::state::activation_threshold(ttl)) {
+            let is_due = left.is_none_or(|left| left <= crate::ca::state::activation_threshold(ttl));
+            let went_back = left.is_some_and(|left| left > ttl);
+            if !ordered && !is_due && !went_back {
                 let after = running.as_ref().and_then(CaManager::x509_authority_id);
                 assert_eq!(before, after, "{context}: a good authority was lost");
             }
