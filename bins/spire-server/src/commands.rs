@@ -4,6 +4,7 @@
 
 mod agent;
 mod args;
+mod backup;
 mod bundle;
 mod debug;
 mod entry;
@@ -12,6 +13,8 @@ mod jwt;
 mod localauthority;
 mod logger;
 mod output;
+mod progress;
+mod restore;
 mod rotate;
 mod token;
 mod upstreamauthority;
@@ -30,6 +33,16 @@ const COMMANDS: &[Command] = &[
         name: "validate",
         about: "Checks a configuration file",
         run: Run::With(crate::validate::command),
+    },
+    Command {
+        name: "backup",
+        about: "Writes the database's state into one file",
+        run: Run::With(backup::command),
+    },
+    Command {
+        name: "restore",
+        about: "Fills the database from a file of backup",
+        run: Run::With(restore::command),
     },
     client::<crate::healthcheck::HealthCheck>("healthcheck", "Asks a running server how it is"),
     client::<agent::Ban>("agent ban", "Bans an agent: it may not attest again"),

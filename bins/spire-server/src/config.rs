@@ -5,6 +5,7 @@
 //! kept until there is a log ([`Config::warnings`]).
 
 mod attestors;
+mod data_store;
 mod experimental;
 mod federation;
 mod file;
@@ -67,9 +68,13 @@ pub struct PruneAgents {
 impl Config {
     /// Reads the flags of `run` or `validate` and the file they name.
     pub fn load(command: &str, args: &[String]) -> Result<Self, LoadError> {
-        let flags = RunFlags::parse(command, args).map_err(LoadError::Flags)?;
+        Self::load_with(&RunFlags::parse(command, args).map_err(LoadError::Flags)?)
+    }
+
+    /// Reads the file that the flags name.
+    pub fn load_with(flags: &RunFlags) -> Result<Self, LoadError> {
         let body = steeple_config::read_file(&flags.config, flags.expand_env)?;
-        file::decode(&body, &flags)
+        file::decode(&body, flags)
     }
 }
 

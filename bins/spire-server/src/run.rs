@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use steeple_cli::Daemon;
 use steeple_datastore::Datastore;
-use steeple_datastore_sql::{SqlStore, SqliteConfig};
+use steeple_datastore_sql::SqlStore;
 use steeple_plugin::KeyManager;
 use steeple_plugins_base::credential_composer::UniqueId;
 use steeple_plugins_base::key_manager::{DiskKeyManager, MemoryKeyManager};
@@ -24,7 +24,7 @@ use steeple_plugins_base::upstream_authority::{DiskConfig, DiskUpstreamAuthority
 use steeple_runtime::clock::{self, Clock};
 use steeple_runtime::health::Health;
 use steeple_runtime::logs::LogHandle;
-use steeple_runtime::metrics::{PrometheusListener, Registry};
+use steeple_runtime::metrics;
 use steeple_runtime::shutdown::DRAIN_DEADLINE;
 use steeple_runtime::tasks::{OnEnd, TaskGroup};
 use steeple_runtime::tls::LiveBundles;
@@ -34,7 +34,7 @@ use steeple_server_core::federation::Federation;
 use steeple_server_core::view::View;
 
 use self::metered::{MeteredKeys, MeteredStore, Rotations};
-use crate::config::{Config, KeyManagerConfig};
+use crate::config::{Config, KeyManagerConfig, Telemetry};
 use crate::version::VERSION;
 
 pub const DAEMON: Daemon = Daemon { name: "server", title: "Server", workers: None, drain: DRAIN_DEADLINE };
@@ -159,21 +159,16 @@ fn prepare_data_dir(dir: &Path) -> anyhow::Result<()> {
 }
 
 async fn telemetry(config: &Config, tasks: &TaskGroup) -> anyhow::Result<Option<SocketAddr>> {
-    let Some(telemetry) = &config.telemetry else { return Ok(None) };
-    let registry = Registry::new(telemetry.metrics.clone());
-    registry.install();
-    registry.started(VERSION, config.trust_domain.name());
-    let listener = PrometheusListener::bind(registry, &telemetry.host, telemetry.port).await;
-    let listener = listener
-        .with_context(|| format!("cannot listen for Prometheus on {}:{}", telemetry.host, telemetry.port))?;
-    let address = listener.address();
-    tasks.spawn_until_shutdown("prometheus", OnEnd::Shutdown, listener.serve());
-    Ok(Some(address))
+    let Some(Telemetry { sinks, metrics }) = config.telemetry.clone() else { return Ok(None) };
+    let prometheus = sinks.prometheus.clone().unwrap_or_default();
+    let who = (VERSION, config.trust_domain.name());
+    let started = metrics::start(metrics, sinks, who, tasks).await;
+    started.with_context(|| format!("cannot listen for Prometheus on {}:{}", prometheus.0, prometheus.1))
 }
 
 async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Datastore>> {
-    let sqlite = SqliteConfig::new(config.plugins.connection_string.clone());
-    let store = tokio::task::spawn_blocking(move || SqlStore::open_sqlite(&sqlite)).await??;
+    let database = config.plugins.database.clone();
+    let store = tokio::task::spawn_blocking(move || SqlStore::open(&database)).await??;
     tracing::info!(subsystem_name = "catalog", reconfigurable = false, "Configured DataStore");
     Ok(Arc::new(store))
 }

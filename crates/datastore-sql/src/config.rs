@@ -25,7 +25,12 @@ pub struct SqliteConfig {
 
 impl SqliteConfig {
     pub fn new(connection_string: impl Into<String>) -> Self {
-        Self { connection_string: connection_string.into(), readers: 4, poll: Duration::from_millis(200), disable_migration: false }
+        Self {
+            connection_string: connection_string.into(),
+            readers: 4,
+            poll: Duration::from_millis(200),
+            disable_migration: false,
+        }
     }
 }
 

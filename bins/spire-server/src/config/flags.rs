@@ -2,8 +2,6 @@
 
 use steeple_config::{FlagError, FlagSet};
 
-const DEFAULT_CONFIG: &str = "conf/server/server.conf";
-
 /// What the command line says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunFlags {
@@ -21,6 +19,8 @@ pub struct RunFlags {
 }
 
 impl RunFlags {
+    pub const DEFAULT_CONFIG: &str = "conf/server/server.conf";
+
     pub fn parse(command: &str, args: &[String]) -> Result<Self, FlagError> {
         let mut set = FlagSet::new(command);
         let bind_address = set.string("bindAddress", "", "IP address the TCP API listens on");
@@ -38,7 +38,7 @@ impl RunFlags {
         set.parse(args)?;
         let given = |value: String| Some(value).filter(|value| !value.is_empty());
         Ok(Self {
-            config: given(config.get()).unwrap_or_else(|| DEFAULT_CONFIG.to_owned()),
+            config: given(config.get()).unwrap_or_else(|| Self::DEFAULT_CONFIG.to_owned()),
             expand_env: expand_env.get(),
             bind_address: given(bind_address.get()),
             server_port: Some(server_port.get()).filter(|port| *port != 0),

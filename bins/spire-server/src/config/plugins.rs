@@ -3,18 +3,19 @@
 use std::path::PathBuf;
 
 use steeple_config::{Block, Body, PluginConfig, Strictness, UnknownKeys};
+use steeple_datastore_sql::DatabaseConfig;
 
 use super::attestors::{self, AttestorConfig};
-use super::LoadError;
+use super::{LoadError, data_store};
 use steeple_cli::settings::{
-    exactly_one, invalid, no_data, place, refuse, refuse_external, refuse_on, string, unsupported_plugin,
+    exactly_one, invalid, no_data, refuse_external, string, unsupported_plugin,
 };
 
 /// What the server builds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plugins {
-    /// SQLite's `connection_string`.
-    pub connection_string: String,
+    /// `DataStore "sql"`
+    pub database: DatabaseConfig,
     pub key_manager: KeyManagerConfig,
     pub upstream_authority: Option<UpstreamConfig>,
     /// CredentialComposer `uniqueid`
@@ -55,7 +56,7 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
         let data = plugin.body()?;
         let block = data.block();
         match (plugin.kind.as_str(), plugin.name.as_str()) {
-            ("DataStore", "sql") => stores.push(data_store(plugin, block, unknown)?),
+            ("DataStore", "sql") => stores.push(data_store::decode(plugin, block, unknown)?),
             ("DataStore", _) => {
                 return Err(LoadError::Other(
                     "pluggability for the DataStore is deprecated; only the built-in \"sql\" plugin is supported"
@@ -88,7 +89,7 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
     if stores.len() > 1 {
         return Err(LoadError::Other("only one DataStore plugin is allowed".to_owned()));
     }
-    let connection_string =
+    let database =
         stores.pop().ok_or_else(|| LoadError::Other("expecting a DataStore plugin".to_owned()))?;
     exactly_one("KeyManager", key_managers.len())?;
     let key_manager = key_managers.pop().unwrap_or(KeyManagerConfig::Memory);
@@ -100,7 +101,7 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
     }
     let upstream_authority = upstreams.pop();
     Ok(Plugins {
-        connection_string,
+        database,
         key_manager,
         upstream_authority,
         unique_id,
@@ -108,42 +109,6 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
         attestors: node_attestors,
         loaded,
     })
-}
-
-fn data_store(
-    plugin: &PluginConfig,
-    mut block: Block<'_>,
-    unknown: &mut UnknownKeys,
-) -> Result<String, LoadError> {
-    let at = |text: String| LoadError::Other(format!("{}:{}: {text}", plugin.file, plugin.pos));
-    match string(&mut block, "database_type")?.as_deref() {
-        Some("sqlite3") => {}
-        None => return Err(at("datastore-sql: database_type must be set".to_owned())),
-        Some(other) => {
-            return Err(LoadError::Unsupported {
-                place: place(&block, "database_type"),
-                option: format!("database_type = {other}"),
-            });
-        }
-    }
-    refuse(
-        &block,
-        &[
-            "ro_connection_string",
-            "root_ca_path",
-            "client_cert_path",
-            "client_key_path",
-            "max_open_conns",
-            "max_idle_conns",
-            "conn_max_lifetime",
-        ],
-    )?;
-    refuse_on(&mut block, &["disable_migration", "log_sql"])?;
-    let connection_string = string(&mut block, "connection_string")?
-        .ok_or_else(|| at("datastore-sql: connection_string must be set".to_owned()))?;
-    // Plugins are not checked for unknown keys by SPIRE.
-    block.finish(Strictness::Lax, "DataStore \"sql\"", unknown);
-    Ok(connection_string)
 }
 
 fn disk(

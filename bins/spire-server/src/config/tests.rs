@@ -3,6 +3,8 @@ use std::io::Write;
 use steeple_runtime::logs::{LogFormat, LogLevel};
 use steeple_spiffe::KeyType;
 
+use steeple_datastore_sql::{DatabaseConfig, NetworkConfig, ServerKind, SqliteConfig};
+
 use super::*;
 
 const PLUGINS: &str = r#"
@@ -121,8 +123,8 @@ fn every_option_is_read() {
     assert_eq!(config.limits, RateLimitConfig { attestation: false, signing: false });
     let telemetry = config.telemetry.unwrap();
     assert_eq!(
-        (telemetry.host.as_str(), telemetry.port, telemetry.metrics.prefix.as_str()),
-        ("0.0.0.0", 9988, "mine")
+        (telemetry.sinks.prometheus, telemetry.metrics.prefix.as_str()),
+        (Some(("0.0.0.0".to_owned(), 9988)), "mine")
     );
     assert_eq!(telemetry.metrics.trust_domain_label.as_deref(), Some("example.org"));
     assert!(!telemetry.metrics.hostname_label);
@@ -180,7 +182,8 @@ fn json_is_read_like_hcl() {
         &[],
     )
     .unwrap();
-    assert_eq!((config.bind_port, config.plugins.connection_string.as_str()), (9002, "x"));
+    let sqlite = DatabaseConfig::Sqlite(SqliteConfig::new("x"));
+    assert_eq!((config.bind_port, config.plugins.database), (9002, sqlite));
 }
 
 #[test]
@@ -214,6 +217,24 @@ fn an_unknown_key_is_named_with_its_place() {
     }
     let config = load(SERVER, &format!("{PLUGINS} telemetry {{ typo = 1 }}"), &[]).unwrap();
     assert!(config.warnings[0].contains("unknown key \"typo\" in telemetry"));
+}
+
+#[test]
+fn metrics_are_pushed_too() {
+    let sinks = r#"telemetry { Statsd = [{ address = "a:1" }, { address = "b:2" }] DogStatsd { address = "c:3" } InMem {} }"#;
+    let telemetry = load(SERVER, &format!("{PLUGINS} {sinks}"), &[]).unwrap().telemetry.unwrap();
+    let to: Vec<&str> = telemetry.sinks.push.iter().map(|target| target.address.as_str()).collect();
+    assert_eq!(to, ["a:1", "b:2", "c:3"]);
+    assert!(telemetry.sinks.in_memory && telemetry.sinks.prometheus.is_none());
+    for (sink, expected) in [
+        ("Statsd = [{}]", "host:port is required"),
+        ("DogStatsd = [{ address = \"x\" }]", "host:port is required"),
+        ("Statsd = [{ address = \"x:1\" typo = 1 }]", "unknown key \"typo\" in Statsd"),
+        ("InMem { typo = 1 }", "unknown key \"typo\" in InMem"),
+    ] {
+        let message = message(load(SERVER, &format!("{PLUGINS} telemetry {{ {sink} }}"), &[]));
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 #[test]
@@ -272,13 +293,7 @@ fn what_spire_has_and_we_do_not_is_refused_by_name() {
         );
         assert!(message.contains(".conf:4:"), "{message}");
     }
-    for sink in [
-        "DogStatsd = [{ address = \"x\" }]",
-        "Statsd = [{}]",
-        "M3 = [{}]",
-        "InMem {}",
-        "Prometheus { tls {} }",
-    ] {
+    for sink in ["M3 = [{}]", "Prometheus { tls {} }"] {
         let message = message(load(SERVER, &format!("{PLUGINS} telemetry {{ {sink} }}"), &[]));
         assert!(message.contains("is not supported by this version of Steeple"), "{message}");
     }
@@ -310,10 +325,12 @@ fn data_store_and_key_manager_are_checked() {
     };
     assert!(store("").ends_with("datastore-sql: database_type must be set"));
     assert!(store("database_type = \"sqlite3\"").ends_with("datastore-sql: connection_string must be set"));
-    assert!(
-        store("database_type = \"postgres\"")
-            .contains("option \"database_type = postgres\" is not supported")
-    );
+    assert!(store("database_type = \"oracle\" connection_string = \"x\"").contains("oracle"));
+    assert!(store("database_type = \"postgres\"").ends_with("datastore-sql: connection_string must be set"));
+    let mysql = "database_type = \"mysql\" connection_string = \"u:secret@tcp(h:1)/d\"";
+    assert!(store(mysql).contains("missing parseTime=true") && !store(mysql).contains("secret"));
+    let aws = "database_type \"aws_mysql\" { region = \"r\" } connection_string = \"x\"";
+    assert!(store(aws).contains("IAM"), "{}", store(aws));
     assert!(
         store("database_type = \"sqlite3\" connection_string = \"x\" max_open_conns = 1")
             .contains("max_open_conns")
@@ -398,4 +415,19 @@ fn lifetimes_that_do_not_fit_are_worth_a_warning() {
     assert_eq!(config.warnings, ["ca_subject configurable is set but empty; the default will be used"]);
     let long = format!("data_dir = \"/d\"\n trust_domain = \"{}\"", "a".repeat(256));
     assert!(load(&long, PLUGINS, &[]).unwrap().warnings[0].contains("less than 255 characters"));
+}
+
+#[test]
+fn database_servers_take_all_keys() {
+    let plugins = "plugins { KeyManager \"memory\" {} DataStore \"sql\" { plugin_data { database_type = \"postgres\" \
+                   connection_string = \"host=h dbname=d\" ro_connection_string = \"host=replica dbname=d\" max_open_conns = 7 \
+                   max_idle_conns = 3 conn_max_lifetime = \"90s\" disable_migration = true } } }";
+    let config = load(SERVER, plugins, &[]).unwrap();
+    let mut expected = NetworkConfig::new(ServerKind::Postgres, "host=h dbname=d");
+    expected.ro_connection_string = Some("host=replica dbname=d".into());
+    expected.max_open_conns = Some(7);
+    expected.max_idle_conns = Some(3);
+    expected.conn_max_lifetime = Some(std::time::Duration::from_secs(90));
+    expected.disable_migration = true;
+    assert_eq!(config.plugins.database, DatabaseConfig::Network(expected));
 }
