@@ -27,11 +27,11 @@ use steeple_plugins_base::node_attestor::x509pop::X509PopAgent;
 use steeple_plugins_base::workload_attestor::Unix;
 use steeple_runtime::clock::{self, Clock};
 use steeple_runtime::logs::LogHandle;
-use steeple_runtime::metrics::{PrometheusListener, Registry};
+use steeple_runtime::metrics;
 use steeple_runtime::tasks::{OnEnd, TaskGroup};
 use tokio::sync::oneshot;
 
-use crate::config::{AttestorConfig, Config, KeyManagerConfig};
+use crate::config::{AttestorConfig, Config, KeyManagerConfig, Telemetry};
 use crate::version::VERSION;
 
 /// Few threads: an agent is idle most of its life, and each thread keeps memory. The drain is short: calls end by
@@ -111,14 +111,11 @@ fn announce(config: &Config, logs: &LogHandle) {
 }
 
 async fn telemetry(config: &Config, tasks: &TaskGroup) -> anyhow::Result<()> {
-    let Some(telemetry) = &config.telemetry else { return Ok(()) };
-    let registry = Registry::new(telemetry.metrics.clone());
-    registry.install();
-    registry.started(VERSION, config.trust_domain.name());
-    let listener = PrometheusListener::bind(registry, &telemetry.host, telemetry.port).await;
-    let listener = listener
-        .with_context(|| format!("cannot listen for Prometheus on {}:{}", telemetry.host, telemetry.port))?;
-    tasks.spawn_until_shutdown("prometheus", OnEnd::Shutdown, listener.serve());
+    let Some(Telemetry { sinks, metrics }) = config.telemetry.clone() else { return Ok(()) };
+    let prometheus = sinks.prometheus.clone().unwrap_or_default();
+    let who = (VERSION, config.trust_domain.name());
+    let started = metrics::start(metrics, sinks, who, tasks).await;
+    started.with_context(|| format!("cannot listen for Prometheus on {}:{}", prometheus.0, prometheus.1))?;
     Ok(())
 }
 

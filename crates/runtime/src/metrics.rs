@@ -6,6 +6,7 @@
 //! Without a registry (no telemetry configured) all of this does nothing.
 
 mod call;
+mod push;
 mod registry;
 mod render;
 mod summary;
@@ -16,9 +17,54 @@ use ::http::StatusCode;
 use tokio::net::TcpListener;
 
 pub use call::{CallCounter, CallMetric, Outcome, rpc_key};
+pub use push::{Dialect, PushTarget, Pusher};
 pub use registry::{MetricsConfig, Registry};
 
 use crate::http as web;
+use crate::tasks::{OnEnd, TaskGroup};
+
+/// Where metrics go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sinks {
+    /// Host and port that Prometheus scrapes.
+    pub prometheus: Option<(String, u16)>,
+    pub push: Vec<PushTarget>,
+    /// SIGUSR1 writes all series to stderr.
+    pub in_memory: bool,
+}
+
+/// Makes a registry the process's recorder, with `started` in it, and runs what carries metrics away. Answers where
+/// Prometheus is served.
+pub async fn start(
+    config: MetricsConfig,
+    sinks: Sinks,
+    (version, trust_domain): (&str, &str),
+    tasks: &TaskGroup,
+) -> io::Result<Option<SocketAddr>> {
+    let (registry, pushers) = Registry::with_push(config, sinks.push);
+    registry.install();
+    registry.started(version, trust_domain);
+    for pusher in pushers {
+        tasks.spawn_until_shutdown("statsd", OnEnd::Log, pusher.run(registry.clone()));
+    }
+    if sinks.in_memory {
+        let signal = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::user_defined1())?;
+        tasks.spawn_until_shutdown("metrics in memory", OnEnd::Log, dump(registry.clone(), signal));
+    }
+    let Some((host, port)) = sinks.prometheus else { return Ok(None) };
+    let listener = PrometheusListener::bind(registry, &host, port).await?;
+    let address = listener.address();
+    tasks.spawn_until_shutdown("prometheus", OnEnd::Shutdown, listener.serve());
+    Ok(Some(address))
+}
+
+async fn dump(registry: Registry, mut signal: tokio::signal::unix::Signal) {
+    use io::Write as _;
+    while signal.recv().await.is_some() {
+        // Nobody reads stderr: then nobody wants it.
+        let _ = io::stderr().write_all(registry.render().as_bytes());
+    }
+}
 
 /// Serves a registry to Prometheus, on every path as SPIRE does.
 #[derive(Debug)]

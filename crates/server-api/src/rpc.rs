@@ -281,7 +281,7 @@ from! {
     i32 => |v| Self::Number(v.into()),
     u32 => |v| Self::Number(v.into()),
     i64 => |v| Self::Number(v),
-    u64 => |v| Self::Number(i64::try_from(v).unwrap_or(i64::MAX)),
+    u64 => |v| i64::try_from(v).map_or_else(|_| Self::Text(v.to_string()), Self::Number),
     bool => |v| Self::Bool(v),
 }
 

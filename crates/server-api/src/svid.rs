@@ -267,14 +267,13 @@ impl pb::svid_server::Svid for SvidService {
         // SPIRE refuses an ID that got into the database under the reserved path.
         check_workload_id(&self.state.trust_domain, &entry.spiffe_id)
             .map_err(|e| rpc.refuse(SvidError::SpiffeId(e)))?;
+        rpc.audit_fields(|| Fields::default().with("spiffe_id", entry.spiffe_id.as_str()));
         let include_jti = entry.additional.is_some_and(|a| a.jwt_svid_include_jti);
         let svid = self
             .mint_jwt(&rpc, &entry.spiffe_id, request.audience, entry.jwt_svid_ttl, include_jti)
             .await
             .map_err(|e| rpc.refuse(e))?;
-        rpc.audit_with(|| {
-            Fields::default().with("spiffe_id", entry.spiffe_id.as_str()).with("ttl", entry.jwt_svid_ttl)
-        });
+        rpc.audit_with(|| Fields::default().with("ttl", entry.jwt_svid_ttl));
         Ok(Response::new(pb::NewJwtsvidResponse { svid: Some(svid) }))
     }
 

@@ -2,26 +2,25 @@
 
 use steeple_config::{Block, Strictness, UnknownKeys};
 use steeple_runtime::health::HealthConfig;
-use steeple_runtime::metrics::MetricsConfig;
+use steeple_runtime::metrics::{Dialect, MetricsConfig, PushTarget, Sinks};
 
 use super::{LoadError, invalid, refuse, string};
 
 /// `telemetry { Prometheus { … } … }`
 #[derive(Clone, Debug)]
 pub struct Telemetry {
-    pub host: String,
-    pub port: u16,
+    pub sinks: Sinks,
     pub metrics: MetricsConfig,
 }
 
-/// `None` without a Prometheus block: nothing is recorded. `prefix` is the metrics' default `MetricPrefix`.
+/// `None` without a sink: nothing is recorded. `prefix` is the metrics' default `MetricPrefix`.
 pub fn telemetry(
     mut block: Block<'_>,
     prefix: &str,
     trust_domain: &str,
     unknown: &mut UnknownKeys,
 ) -> Result<Option<Telemetry>, LoadError> {
-    refuse(&block, &["DogStatsd", "Statsd", "M3", "InMem"])?;
+    refuse(&block, &["M3"])?;
     let prefix = string(&mut block, "MetricPrefix")?.unwrap_or_else(|| prefix.to_owned());
     let metrics = MetricsConfig {
         prefix,
@@ -35,17 +34,30 @@ pub fn telemetry(
         allowed_labels: block.strings("AllowedLabels")?.filter(|labels| !labels.is_empty()),
         blocked_labels: block.strings("BlockedLabels")?.unwrap_or_default(),
     };
-    let mut telemetry = None;
+    let mut sinks = Sinks::default();
     if let Some(mut prometheus) = block.block("Prometheus")? {
         refuse(&prometheus, &["tls"])?;
         let host = string(&mut prometheus, "host")?.unwrap_or_else(|| "localhost".to_owned());
         let port = prometheus.port("port")?.unwrap_or(0);
         prometheus.finish(Strictness::Strict, "Prometheus", unknown);
-        telemetry = Some(Telemetry { host, port, metrics });
+        sinks.prometheus = Some((host, port));
+    }
+    for (key, dialect) in [("Statsd", Dialect::Statsd), ("DogStatsd", Dialect::DogStatsd)] {
+        for mut sink in block.blocks(key)? {
+            let address = string(&mut sink, "address")?;
+            let address = address.filter(|address| address.contains(':'));
+            let address = address.ok_or_else(|| invalid(&sink, "address", "host:port is required"))?;
+            sink.finish(Strictness::Strict, key, unknown);
+            sinks.push.push(PushTarget { dialect, address });
+        }
+    }
+    if let Some(in_memory) = block.block("InMem")? {
+        in_memory.finish(Strictness::Strict, "InMem", unknown);
+        sinks.in_memory = true;
     }
     // SPIRE does not look for unknown keys here.
     block.finish(Strictness::Lax, "telemetry", unknown);
-    Ok(telemetry)
+    Ok((sinks != Sinks::default()).then_some(Telemetry { sinks, metrics }))
 }
 
 /// `None` unless `listener_enabled`.

@@ -11,9 +11,11 @@ use std::{
 };
 
 use metrics::{
-    Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
+    SharedString, Unit,
 };
 
+use super::push::{Lines, PushTarget, Pushed, Pusher, Told};
 use super::{render, summary::Summary};
 use crate::clock;
 
@@ -47,6 +49,7 @@ struct Inner {
     host: String,
     started: Duration,
     state: Mutex<State>,
+    push: Vec<Lines>,
 }
 
 #[derive(Default)]
@@ -74,9 +77,15 @@ pub(super) enum Series {
 
 impl Registry {
     pub fn new(config: MetricsConfig) -> Self {
+        Self::with_push(config, Vec::new()).0
+    }
+
+    /// A registry that also tells daemons of every change; run each pusher.
+    pub fn with_push(config: MetricsConfig, targets: Vec<PushTarget>) -> (Self, Vec<Pusher>) {
+        let (push, pushers) = targets.into_iter().map(Pusher::new).unzip();
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
         let started = clock::monotonic();
-        Self(Arc::new(Inner { config, host, started, state: Mutex::default() }))
+        (Self(Arc::new(Inner { config, host, started, state: Mutex::default(), push })), pushers)
     }
 
     /// Makes it the process's recorder. `false` if there is one already.
@@ -105,7 +114,7 @@ impl Registry {
 
     /// What is looked up only when somebody asks. Go's runtime has no counterpart here; the gauges of that name which
     /// dashboards show are filled with what comes nearest.
-    fn note_process(&self) {
+    pub(super) fn note_process(&self) {
         let uptime = clock::monotonic().saturating_sub(self.0.started);
         self.gauge(&Key::from_name("uptime_in_ms")).set(uptime.as_millis() as f64);
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -122,9 +131,21 @@ impl Registry {
 
     fn gauge(&self, key: &Key) -> Gauge {
         match self.series(Kind::Gauge, key) {
-            Some(Series::Gauge(gauge)) => Gauge::from_arc(gauge),
+            Some(Series::Gauge(gauge)) if self.0.push.is_empty() => Gauge::from_arc(gauge),
+            Some(Series::Gauge(gauge)) => Gauge::from_arc(Arc::new(self.told(gauge, key))),
             _ => Gauge::noop(),
         }
+    }
+
+    fn told<T>(&self, series: Arc<T>, key: &Key) -> Told<T> {
+        if self.0.push.is_empty() {
+            return Told { series, pushed: Vec::new() };
+        }
+        let prefix = &self.0.config.prefix;
+        let name = if prefix.is_empty() { key.name().to_owned() } else { format!("{prefix}.{}", key.name()) };
+        let labels: Vec<(String, String)> = self.label_pairs(key).into_iter().collect();
+        let pushed = self.0.push.iter().map(|lines| Pushed::new(lines, &name, &labels)).collect();
+        Told { series, pushed }
     }
 
     fn series(&self, kind: Kind, key: &Key) -> Option<Series> {
@@ -149,6 +170,10 @@ impl Registry {
 
     /// Rendered labels, sorted by name, without braces.
     fn labels(&self, key: &Key) -> String {
+        render::labels(&self.label_pairs(key))
+    }
+
+    fn label_pairs(&self, key: &Key) -> BTreeMap<String, String> {
         let config = &self.0.config;
         let mut labels = BTreeMap::new();
         for label in key.labels() {
@@ -161,7 +186,7 @@ impl Registry {
             labels.insert("host".to_owned(), self.0.host.clone());
         }
         labels.retain(|name, _| config.allows_label(name));
-        render::labels(&labels)
+        labels
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -203,7 +228,7 @@ impl Recorder for Registry {
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
         match self.series(Kind::Counter, key) {
-            Some(Series::Counter(value)) => Counter::from_arc(Arc::new(CounterValue(value))),
+            Some(Series::Counter(value)) => Counter::from_arc(Arc::new(CounterValue(self.told(value, key)))),
             _ => Counter::noop(),
         }
     }
@@ -214,7 +239,8 @@ impl Recorder for Registry {
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
         match self.series(Kind::Summary, key) {
-            Some(Series::Summary(summary)) => Histogram::from_arc(summary),
+            Some(Series::Summary(summary)) if self.0.push.is_empty() => Histogram::from_arc(summary),
+            Some(Series::Summary(summary)) => Histogram::from_arc(Arc::new(self.told(summary, key))),
             _ => Histogram::noop(),
         }
     }
@@ -245,15 +271,41 @@ impl MetricsConfig {
     }
 }
 
-struct CounterValue(Arc<AtomicU64>);
+struct CounterValue(Told<AtomicU64>);
 
 impl CounterFn for CounterValue {
     fn increment(&self, value: u64) {
-        self.0.fetch_add(value, Ordering::Relaxed);
+        self.0.series.fetch_add(value, Ordering::Relaxed);
+        self.0.tell(value as f64, "c");
     }
 
     fn absolute(&self, value: u64) {
-        self.0.fetch_max(value, Ordering::Relaxed);
+        let before = self.0.series.fetch_max(value, Ordering::Relaxed);
+        self.0.tell(value.saturating_sub(before) as f64, "c");
+    }
+}
+
+impl GaugeFn for Told<GaugeValue> {
+    fn increment(&self, value: f64) {
+        self.series.increment(value);
+        self.tell(self.series.load(), "g");
+    }
+
+    fn decrement(&self, value: f64) {
+        self.series.decrement(value);
+        self.tell(self.series.load(), "g");
+    }
+
+    fn set(&self, value: f64) {
+        self.series.set(value);
+        self.tell(value, "g");
+    }
+}
+
+impl HistogramFn for Told<Summary> {
+    fn record(&self, value: f64) {
+        self.series.record(value);
+        self.tell(value, "ms");
     }
 }
 
