@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 /// For everything from looking up the name to the last byte (SPIRE).
-pub const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
 /// For one address of several.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 const MAX_ADDRESSES: usize = 4;
@@ -35,6 +35,7 @@ pub struct Fetcher {
     calls: Arc<Semaphore>,
     /// Loopback addresses count: the operator's patterns named the hosts.
     loopback: bool,
+    deadline: Duration,
 }
 
 /// Why there is no answer, for the server's log.
@@ -56,12 +57,17 @@ pub enum FetchError {
 
 impl Fetcher {
     pub fn new(loopback: bool) -> Self {
-        Self { calls: Arc::new(Semaphore::new(MAX_CALLS)), loopback }
+        Self { calls: Arc::new(Semaphore::new(MAX_CALLS)), loopback, deadline: DEADLINE }
+    }
+
+    #[cfg(test)]
+    pub fn within(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
     }
 
     /// The first bytes of what `host` answers, as text.
     pub async fn fetch(&self, host: &str, port: u16, path: &str) -> Result<String, FetchError> {
-        match tokio::time::timeout(DEADLINE, self.fetch_in_turn(host, port, path)).await {
+        match tokio::time::timeout(self.deadline, self.fetch_in_turn(host, port, path)).await {
             Ok(fetched) => fetched,
             Err(_) if self.calls.available_permits() == 0 => Err(FetchError::Busy),
             Err(_) => Err(FetchError::Late),
