@@ -214,7 +214,7 @@ impl Evidence {
             }
         }
         let wanted = wanted(kind, name);
-        let side = if kind.starts_with("agent") || name.contains(".agent.") { "agent" } else { "server" };
+        let side = if kind.starts_with("agent") { "agent" } else { "server" };
         let mut found: Vec<&(String, String, String)> =
             self.tests.iter().filter(|(_, _, body)| wanted.iter().any(|word| mentions(body, word))).collect();
         // Tests of this side come first.
@@ -230,7 +230,7 @@ impl Evidence {
 
 /// The forms in which tests write a name.
 fn wanted(kind: &str, name: &str) -> Vec<String> {
-    if kind == "rpc" {
+    if kind.ends_with("-rpc") {
         let method = name.rsplit('/').next().unwrap_or(name);
         return vec![method.to_owned(), snake(method)];
     }

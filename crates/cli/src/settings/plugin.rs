@@ -28,9 +28,10 @@ pub fn unsupported_plugin(plugin: &PluginConfig) -> LoadError {
     }
 }
 
-/// `plugin_data {}` is legal on plugins that have no configuration; anything in it is not (SPIRE).
+/// `plugin_data {}` and an empty `plugin_data_file` are legal on plugins that have no configuration; anything in it is
+/// not (SPIRE).
 pub fn no_data(plugin: &PluginConfig) -> Result<(), LoadError> {
-    if plugin.data.is_none() {
+    if plugin.body()?.is_empty() {
         return Ok(());
     }
     Err(LoadError::Other(format!(

@@ -32,19 +32,20 @@ impl fmt::Display for State {
 #[test]
 fn every_option_command_and_rpc_is_served_or_refused_by_name() -> Result<()> {
     let rows = list::read()?;
+    // What a flag gives is found to be refused where the flag is.
+    let flag = "experimental { feature_flags = [\"wit-svid\"] }";
     let d = Deployment::builder()
-        .server_options("experimental { feature_flags = [\"wit-svid\"] }")
-        .agent_options("experimental { feature_flags = [\"wit-svid\"] }")
+        .server_options(flag)
+        .agent_options(flag)
         .start_with_agent()
-        // A program that refuses the flag runs without it; what the flag gives is found to be refused then.
-        .or_else(|_| Deployment::builder().start_with_agent())?;
+        .or_else(|_| Deployment::builder().server_options(flag).start_with_agent())?;
     let files = options::Files::new()?;
     let (mut found, mut faults) = (String::new(), Vec::new());
     for row in rows.iter().filter(|row| !row.not_applicable) {
         let state = match row.kind.as_str() {
             "server-command" => command(&d, "spire-server", row),
             "agent-command" => command(&d, "spire-agent", row),
-            "rpc" => rpcs::state(&d, &files, row),
+            "server-rpc" | "agent-rpc" => rpcs::state(&d, &files, row),
             _ => files.state(&d, row),
         };
         match state {
