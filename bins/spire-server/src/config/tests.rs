@@ -300,10 +300,10 @@ fn what_spire_has_and_we_do_not_is_refused_by_name() {
     let plugins = [
         "NodeAttestor \"k8s_psat\" { plugin_data {} }",
         "KeyManager \"aws_kms\" { plugin_data {} }",
-        "UpstreamAuthority \"disk\" { plugin_data {} }",
+        "UpstreamAuthority \"spire\" { plugin_data {} }",
         "Notifier \"k8sbundle\" {}",
         "BundlePublisher \"aws_s3\" {}",
-        "CredentialComposer \"uniqueid\" {}",
+        "CredentialComposer \"other\" {}",
         "NodeAttestor \"join_token\" { plugin_cmd = \"/bin/x\" }",
     ];
     for plugin in plugins {
@@ -311,8 +311,37 @@ fn what_spire_has_and_we_do_not_is_refused_by_name() {
         assert!(message.ends_with("is not supported by this version of Steeple"), "{message}");
     }
     // A plugin that is switched off is nobody's business.
-    let off = PLUGINS.replacen('{', "{ UpstreamAuthority \"disk\" { enabled = false plugin_data {} }", 1);
+    let off = PLUGINS.replacen('{', "{ UpstreamAuthority \"vault\" { enabled = false plugin_data {} }", 1);
     assert!(load(SERVER, &off, &[]).is_ok());
+}
+
+#[test]
+fn upstream_authority_and_composer_are_checked() {
+    let plugins = |more: &str| load(SERVER, &PLUGINS.replacen('{', &format!("{{ {more} "), 1), &[]);
+    let disk = |data: &str| format!("UpstreamAuthority \"disk\" {{ plugin_data {{ {data} }} }}");
+    let none = plugins("").unwrap().plugins;
+    assert!(none.upstream_authority.is_none() && !none.unique_id);
+    let all = "cert_file_path = \"/c\" key_file_path = \"/k\" bundle_file_path = \"/b\"";
+    let config = plugins(&format!("{} CredentialComposer \"uniqueid\" {{}}", disk(all))).unwrap().plugins;
+    let upstream = config.upstream_authority.unwrap();
+    assert_eq!(
+        (upstream.cert_file_path.to_str(), upstream.key_file_path.to_str(), upstream.bundle_file_path),
+        (Some("/c"), Some("/k"), Some("/b".into()))
+    );
+    assert!(config.unique_id);
+    for (data, problem) in [
+        ("", "'cert_file_path' and 'key_file_path' must be set and not empty"),
+        ("cert_file_path = \"/c\"", "'cert_file_path' and 'key_file_path' must be set and not empty"),
+        ("cert_file_path = \"\" key_file_path = \"/k\"", "must be set and not empty"),
+    ] {
+        let message = message(plugins(&disk(data)));
+        assert!(
+            message.contains("failed to configure plugin \"disk\"") && message.ends_with(problem),
+            "{message}"
+        );
+    }
+    let message = message(plugins("CredentialComposer \"uniqueid\" { plugin_data { x = 1 } }"));
+    assert!(message.contains("uniqueid"), "{message}");
 }
 
 #[test]

@@ -21,6 +21,8 @@ fn tainted(server: &Server, revision: u64) -> WatchResponse {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_svid_leaves_a_tainted_authority_at_once() {
     let (_clock, server, agent) = running().await;
+    let identity = agent.identity.clone();
+    crate::spawn(async move { drop(identity.run().await) });
     server.push(view(2, false, &[web("1", "/one", "1")]));
     let mut workload =
         agent.workload_with(|config| config.wait_timeout = std::time::Duration::from_secs(10)).await;

@@ -158,7 +158,8 @@ impl CaManager {
         if id.is_empty() {
             return Err(LocalError::NoId);
         }
-        if id == id_of(slots.current.as_ref()) {
+        // An activation that is not in the journal yet has not changed who signs.
+        if id == id_of(slots.current.as_ref()) || self.signs_with(kind, id) {
             return Err(LocalError::TaintCurrent);
         }
         if id == id_of(slots.next.as_ref()) {
@@ -274,7 +275,7 @@ impl CaManager {
         if id.is_empty() {
             return Err("no authority ID provided");
         }
-        if id == id_of(slots.current.as_ref()) {
+        if id == id_of(slots.current.as_ref()) || self.signs_with(kind, id) {
             return Err("unable to use current authority");
         }
         if id == id_of(slots.old.as_ref()) {

@@ -64,6 +64,8 @@ impl DiskUpstreamAuthority {
         match load(&self.config, now) {
             Ok(material) => *state = State { material: Arc::new(material), stamps },
             Err(reason) => {
+                // Told once for each state of the files.
+                state.stamps = stamps;
                 // What was good once may have ended since.
                 if check_dates(&self.config, &state.material, now).is_err() {
                     return Err(reason);

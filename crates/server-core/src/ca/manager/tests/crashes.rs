@@ -44,6 +44,12 @@ impl Issued {
         *until = token.expires_at.max(*until);
     }
 
+    /// What ended a day ago may be pruned, and stays so when the clock is set back.
+    fn forget_expired(&mut self, now: i64) {
+        self.x509.retain(|_, until| *until + BUNDLE_SAFETY > now);
+        self.jwt.retain(|_, until| *until + BUNDLE_SAFETY > now);
+    }
+
     fn all_verify(&self, world: &World, now: i64, context: &str) {
         let Some(bundle) = world.store.bundle(&trust_domain()) else { return };
         for (authority, _) in self.x509.iter().filter(|(_, until)| **until > now) {
@@ -136,6 +142,7 @@ async fn run(seed: u64) {
             4 => now -= random.below(ttl.unsigned_abs() / 2 + 1) as i64,
             _ => {}
         }
+        issued.forget_expired(now);
         if random.below(2) == 0 {
             faults.crash_after(random.below(7) as u32, random.below(2) == 0);
         }
@@ -143,7 +150,10 @@ async fn run(seed: u64) {
         let left = running.as_ref().and_then(|ca| ca.x509.load_full()).map(|signer| signer.not_after - now);
         let ordered = random.below(3) == 0;
         let result = match &running {
-            Some(ca) if ordered => order(ca, &mut random, &mut issued, now).await,
+            Some(ca) if ordered => match order(ca, &mut random, &mut issued, now).await {
+                Ok(()) => ca.rotate(now).await,
+                failed => failed,
+            },
             Some(ca) => ca.rotate(now).await,
             None => world.load(&config, now).await.map(|ca| running = Some(ca)),
         };
