@@ -6,7 +6,7 @@ use steeple_datastore::{Change, ChangedBundle, Error, Logged, Result, Revision, 
 use steeple_proto::spire::common;
 use steeple_spiffe::{SpiffeId, TrustDomain};
 
-use crate::conn::{Conn, Row, args};
+use crate::conn::{Arg, Conn, Row, args};
 use crate::error::corrupt;
 use crate::rows::insert_many;
 use crate::{agents, entries, foreign};
@@ -45,6 +45,24 @@ impl<'a> Tx<'a> {
         let id = self.event("registered_entries_events", "entry_id", entry_id)?;
         self.entry_events.push(id);
         self.changed(change);
+        Ok(())
+    }
+
+    /// As [`Tx::entry_changed`], of several.
+    pub fn entries_changed(&mut self, changed: Vec<(String, Change)>) -> Result<()> {
+        if let [_] = changed[..] {
+            return changed.into_iter().try_for_each(|(id, change)| self.entry_changed(&id, change));
+        }
+        let now = self.conn.dialect().now();
+        for some in changed.chunks(256) {
+            let sql = format!(
+                "INSERT INTO registered_entries_events (created_at, updated_at, entry_id) VALUES {}",
+                vec![format!("({now}, {now}, ?)"); some.len()].join(", ")
+            );
+            let args: Vec<Arg<'_>> = some.iter().map(|(id, _)| Arg::from(id)).collect();
+            self.entry_events.extend(self.conn.insert_each(&sql, &args, some.len())?);
+        }
+        self.changes.extend(changed.into_iter().map(|(_, change)| change));
         Ok(())
     }
 

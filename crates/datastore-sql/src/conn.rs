@@ -201,6 +201,17 @@ impl Conn {
         }
     }
 
+    /// Runs an INSERT of some rows; returns their ids.
+    pub fn insert_each(&self, sql: &str, args: &[Arg<'_>], rows: usize) -> Result<Vec<i64>> {
+        if self.dialect == Dialect::Postgres {
+            return self.rows(&format!("{sql}{}", self.dialect.returning_id()), args, |row| row.int(0));
+        }
+        let id = self.insert(sql, args)?;
+        // SQLite tells the last one, MySQL the first; both give them out in a row.
+        let first = if self.dialect == Dialect::Sqlite { id - rows as i64 + 1 } else { id };
+        Ok((first..).take(rows).collect())
+    }
+
     /// Hands each row to `take`, which runs no statement.
     pub fn each(
         &self,

@@ -1,5 +1,6 @@
 //! Registration entries: `registered_entries`, `selectors`, `dns_names`, `federated_registration_entries`.
 
+mod create;
 mod filter;
 mod write;
 
@@ -15,7 +16,8 @@ use crate::error::corrupt;
 use crate::rows::{Cursor, lookups};
 use filter::Condition;
 
-pub(crate) use write::{create, delete, delete_row, dissociate, prune_batch, rotate, update};
+pub(crate) use create::create;
+pub(crate) use write::{delete, delete_row, dissociate, prune_batch, rotate, update};
 
 /// An entry and the id of its row.
 pub(crate) struct Stored {

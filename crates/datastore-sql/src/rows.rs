@@ -56,6 +56,16 @@ pub(crate) fn placeholders(count: usize) -> String {
     vec!["?"; count].join(", ")
 }
 
+/// A list, not empty, made as long as one of few sizes, so that statements stay prepared: its last item again selects
+/// nothing more.
+pub(crate) fn padded<T: Copy>(mut list: Vec<T>) -> Vec<T> {
+    if let Some(last) = list.last().copied() {
+        let size = SET_SIZES.into_iter().find(|size| *size >= list.len()).unwrap_or(list.len());
+        list.resize(size, last);
+    }
+    list
+}
+
 /// Inserts rows, many in one statement: `insert` is what stands before `VALUES`.
 pub(crate) fn insert_many<T, const N: usize>(
     conn: &Conn,

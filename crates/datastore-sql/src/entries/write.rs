@@ -1,74 +1,14 @@
-//! Creating, changing and deleting entries.
+//! Changing and deleting entries.
 
 use prost::Message;
 use steeple_datastore::model::{AdditionalAttributes, Entry, Selector};
-use steeple_datastore::{Change, Created, EntryMask, Error, Match, Result, merge, validate};
+use steeple_datastore::{Change, EntryMask, Error, Result, merge, validate};
 use steeple_spiffe::TrustDomain;
 
-use super::{COLUMNS, Stored, add_children, additional_to_message, lock, read};
+use super::{Stored, additional_to_message, lock};
 use crate::changes::Tx;
 use crate::conn::{Conn, args};
-use crate::error::corrupt;
 use crate::time::{self, Stamp};
-
-/// The inner result is the item's: it was refused before anything was written, so the transaction may go on. The outer
-/// one is the engine's.
-pub(crate) fn create(tx: &mut Tx<'_>, mut entry: Entry, now: i64) -> Result<Result<Created>> {
-    if let Err(refusal) = validate::new_entry(&entry) {
-        return Ok(Err(refusal));
-    }
-    if let Some(similar) = similar(tx.conn, &entry)? {
-        return Ok(Ok(Created::Existing(similar)));
-    }
-    if entry.id.is_empty() {
-        entry.id = uuid::Uuid::new_v4().to_string();
-    } else if row_of(tx.conn, &entry.id)?.is_some() {
-        return Ok(validate::taken("registered_entries.entry_id"));
-    }
-    let bundles = match bundle_rows(tx.conn, &entry.federates_with)? {
-        Ok(rows) => rows,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    if let Err(refusal) = validate::entry_children(&entry) {
-        return Ok(Err(refusal));
-    }
-    merge::normalize_federates_with(&mut entry);
-    drop_empty_attributes(&mut entry);
-    entry.revision_number = 0;
-    entry.created_at = now;
-    let stamp = time::stamp(now);
-    let additional = additional_blob(&entry);
-    let row = tx.conn.insert(
-        "INSERT INTO registered_entries (created_at, updated_at, entry_id, spiffe_id, parent_id, ttl, admin, \
-         downstream, expiry, revision_number, store_svid, hint, jwt_svid_ttl, additional_attributes) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        &args![
-            stamp,
-            stamp,
-            &entry.id,
-            entry.spiffe_id.as_str(),
-            entry.parent_id.as_str(),
-            entry.x509_svid_ttl,
-            entry.admin,
-            entry.downstream,
-            entry.expires_at,
-            entry.revision_number,
-            entry.store_svid,
-            &entry.hint,
-            entry.jwt_svid_ttl,
-            additional.as_deref(),
-        ],
-    )?;
-    link(tx.conn, row, &bundles)?;
-    insert_selectors(tx.conn, row, &entry.selectors, stamp)?;
-    insert_dns_names(tx.conn, row, &entry.dns_names, stamp)?;
-    tx.entry_changed(&entry.id, Change::EntrySet(Box::new(entry.clone())))?;
-    Ok(Ok(Created::New(merge::as_answered(entry))))
-}
-
-fn row_of(conn: &Conn, id: &str) -> Result<Option<i64>> {
-    conn.first("SELECT id FROM registered_entries WHERE entry_id = ?", &args![id], |row| row.int(0))
-}
 
 /// Rows of the bundles to federate with, each once. The first unknown one, in the order given, is what a refusal names.
 fn bundle_rows(conn: &Conn, trust_domains: &[TrustDomain]) -> Result<Result<Vec<i64>>> {
@@ -86,23 +26,6 @@ fn bundle_rows(conn: &Conn, trust_domains: &[TrustDomain]) -> Result<Result<Vec<
         }
     }
     Ok(Ok(rows))
-}
-
-/// The first entry with the same SPIFFE ID, parent and set of selectors.
-fn similar(conn: &Conn, entry: &Entry) -> Result<Option<Entry>> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM registered_entries E WHERE E.spiffe_id = ? AND E.parent_id = ? ORDER BY E.id"
-    );
-    let mut stored: Vec<Stored> =
-        conn.rows(&sql, &args![entry.spiffe_id.as_str(), entry.parent_id.as_str()], |row| {
-            read(row).map_err(|reason| corrupt("entry", entry.spiffe_id.as_str(), reason))
-        })?;
-    add_children(conn, &mut stored)?;
-    Ok(stored
-        .into_iter()
-        .map(|stored| stored.entry)
-        .filter(|stored| stored.spiffe_id == entry.spiffe_id && stored.parent_id == entry.parent_id)
-        .find(|stored| Match::Exact.holds(&stored.selectors, &entry.selectors)))
 }
 
 pub(crate) fn update(tx: &mut Tx<'_>, new: Entry, mask: EntryMask, now: i64) -> Result<Option<Entry>> {
@@ -265,10 +188,10 @@ fn insert_dns_names(conn: &Conn, row: i64, names: &[String], stamp: Stamp) -> Re
 }
 
 /// SPIRE reads attributes that are all unset as none.
-fn drop_empty_attributes(entry: &mut Entry) {
+pub(super) fn drop_empty_attributes(entry: &mut Entry) {
     entry.additional = entry.additional.filter(|attributes| *attributes != AdditionalAttributes::default());
 }
 
-fn additional_blob(entry: &Entry) -> Option<Vec<u8>> {
+pub(super) fn additional_blob(entry: &Entry) -> Option<Vec<u8>> {
     entry.additional.map(|attributes| additional_to_message(attributes).encode_to_vec())
 }

@@ -61,8 +61,7 @@ impl Datastore for SqlStore {
     }
 
     async fn create_entries(&self, entries: Vec<Entry>, now: i64) -> Result<Vec<Result<Created>>> {
-        self.write(move |tx| entries.iter().map(|entry| entries::create(tx, entry.clone(), now)).collect())
-            .await
+        self.write(move |tx| entries::create(tx, &entries, now)).await
     }
 
     async fn fetch_entry(&self, id: &str) -> Result<Option<Entry>> {

@@ -1,0 +1,328 @@
+//! Several servers on one real database server, a SPIRE server beside them, and the database lost mid-way.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test: panicking is how it fails, and it measures"
+)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use steeple_databases::{Database, Engine};
+use steeple_datastore::conformance::Replica;
+use steeple_datastore::conformance::fixtures::{NOW, authority, bundle, entry, id, trust_domain};
+use steeple_datastore::model::{Entry, JoinToken};
+use steeple_datastore::{Change, Created, Datastore, Error, Revision, Snapshot};
+use steeple_datastore_sql::{NetworkConfig, ServerKind, SqlStore};
+use tokio::task::JoinSet;
+
+/// Longest wait for what another server wrote; the promise is 5 s for SPIRE's writes.
+const SOON: Duration = Duration::from_secs(5);
+
+const ENGINES: [Engine; 2] = [Engine::Postgres, Engine::MariaDb];
+
+fn config(database: &Database) -> NetworkConfig {
+    let kind = if database.engine() == Engine::Postgres { ServerKind::Postgres } else { ServerKind::MySql };
+    NetworkConfig::new(kind, database.connection_string())
+}
+
+async fn open(database: &Database) -> Arc<SqlStore> {
+    open_with(config(database)).await
+}
+
+async fn open_with(config: NetworkConfig) -> Arc<SqlStore> {
+    let store = tokio::task::spawn_blocking(move || SqlStore::open_network(&config)).await.unwrap();
+    Arc::new(store.unwrap())
+}
+
+fn one(name: &str) -> Entry {
+    entry(name, &format!("/{name}"), "/node", &["unix:uid:1", "k8s:ns:x"])
+}
+
+async fn create(store: &SqlStore, name: &str) -> steeple_datastore::Result<()> {
+    store.create_entries(vec![one(name)], NOW).await?.pop().unwrap().map(drop)
+}
+
+async fn wait_for(store: &SqlStore, revision: Revision) {
+    let mut watch = store.watch_head();
+    tokio::time::timeout(SOON, watch.wait_for(|head| *head >= revision)).await.expect("in time").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_write_at_once_and_agree() {
+    for engine in ENGINES {
+        let database = Database::new(engine).unwrap();
+        let stores = [open(&database).await, open(&database).await, open(&database).await];
+        let token = JoinToken { token: "t".into(), expires_at: NOW };
+        stores[0].create_join_token(token, NOW).await.unwrap();
+        stores[0].set_bundle(bundle("example.org"), NOW).await.unwrap();
+        let mut tasks = JoinSet::new();
+        for writer in 0..9 {
+            let store = stores[writer % 3].clone();
+            tasks.spawn(async move {
+                let mut takes = 0;
+                for n in 0..10 {
+                    create(&store, &format!("w{writer}-{n}")).await.unwrap();
+                    // The same entry from all of them, under any id: one is made.
+                    let same = Entry { id: String::new(), ..one(&format!("same-{n}")) };
+                    let made = store.create_entries(vec![same], NOW).await.unwrap().pop().unwrap().unwrap();
+                    assert!(matches!(made, Created::New(_) | Created::Existing(_)));
+                    takes += usize::from(store.take_join_token("t").await.unwrap().is_some());
+                }
+                // Rotations at once: no authority is lost.
+                let mut rotated = bundle("example.org");
+                rotated.x509_authorities = vec![authority(writer as u32 + 1, NOW + 86_400)];
+                store.append_bundle(rotated, NOW).await.unwrap();
+                takes
+            });
+        }
+        assert_eq!(tasks.join_all().await.into_iter().sum::<usize>(), 1, "{engine}: one has the token");
+        let snapshot = stores[0].snapshot().await.unwrap();
+        assert_eq!(snapshot.entries.len(), 100, "{engine}");
+        let first = bundle("example.org").x509_authorities;
+        let kept = &snapshot.bundles[0].x509_authorities;
+        assert!(kept.len() >= 9 && first.iter().all(|one| kept.contains(one)), "{engine}: {}", kept.len());
+        for store in &stores {
+            wait_for(store, snapshot.revision).await;
+            let mut replica = Replica::of(Snapshot::default());
+            for logged in store.changes_since(Revision(0), 10_000).await.unwrap() {
+                replica.apply(logged);
+            }
+            assert_eq!(replica, Replica::of(store.snapshot().await.unwrap()), "{engine}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_are_soon_seen_elsewhere() {
+    for engine in ENGINES {
+        let database = Database::new(engine).unwrap();
+        let (a, b) = (open(&database).await, open(&database).await);
+        let mut times = Vec::new();
+        for n in 0..200 {
+            let mut watch = b.watch_head();
+            create(&a, &format!("e{n}")).await.unwrap();
+            let head = *a.watch_head().borrow();
+            let start = Instant::now();
+            tokio::time::timeout(SOON, watch.wait_for(|seen| *seen >= head)).await.unwrap().unwrap();
+            times.push(start.elapsed());
+        }
+        // The first after a quiet time may take a look's interval where nobody tells.
+        times.remove(0);
+        times.sort_unstable();
+        let p99 = times[times.len() * 99 / 100];
+        println!("{engine}: p50 {:?}, p99 {p99:?}", times[times.len() / 2]);
+        assert!(p99 < Duration::from_millis(100), "{engine}: {p99:?}");
+    }
+}
+
+/// The statements of a SPIRE server that creates an entry.
+fn spire_creates(database: &Database, name: &str, event: bool) {
+    let (spiffe_id, parent) = (id(&format!("/{name}")), id("/node"));
+    let now = if database.engine() == Engine::Postgres { "now()" } else { "utc_timestamp()" };
+    let no = if database.engine() == Engine::Postgres { "false" } else { "0" };
+    let last = if database.engine() == Engine::Postgres {
+        "currval('registered_entries_id_seq')"
+    } else {
+        "last_insert_id()"
+    };
+    let mut sql = format!(
+        "begin; insert into registered_entries (created_at, updated_at, entry_id, spiffe_id, parent_id, ttl, admin, \
+         downstream, expiry, revision_number, store_svid, hint, jwt_svid_ttl) values ({now}, {now}, '{name}', \
+         '{}', '{}', 0, {no}, {no}, 0, 0, {no}, '', 0); \
+         insert into selectors (created_at, updated_at, registered_entry_id, type, value) \
+         values ({now}, {now}, {last}, 'unix', 'uid:1'); ",
+        spiffe_id.as_str(),
+        parent.as_str()
+    );
+    if event {
+        sql += &format!(
+            "insert into registered_entries_events (created_at, updated_at, entry_id) values ({now}, {now}, '{name}'); "
+        );
+    }
+    database.query(&(sql + "commit")).unwrap();
+}
+
+async fn names_after(store: &SqlStore, after: Revision) -> Vec<String> {
+    let log = store.changes_since(after, 1000).await.unwrap();
+    log.into_iter()
+        .map(|logged| match logged.change {
+            Change::EntrySet(entry) => format!("+{}", entry.id),
+            Change::EntryGone { id } => format!("-{id}"),
+            other => format!("{other:?}"),
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spire_servers_writes_are_followed_also_out_of_order() {
+    for engine in ENGINES {
+        let database = Database::new(engine).unwrap();
+        let store = open(&database).await;
+        create(&store, "ours").await.unwrap();
+        spire_creates(&database, "s1", true);
+        wait_for(&store, Revision(2)).await;
+        assert_eq!(names_after(&store, Revision(1)).await, ["+s1"], "{engine}");
+        // A transaction of SPIRE's holds event 3 while ours take 4 and 5, and commits it late.
+        spire_creates(&database, "late", false);
+        let skip = if engine == Engine::Postgres {
+            "select nextval('registered_entries_events_id_seq')"
+        } else {
+            "alter table registered_entries_events auto_increment = 4"
+        };
+        database.query(skip).unwrap();
+        create(&store, "b").await.unwrap();
+        create(&store, "c").await.unwrap();
+        let now = if engine == Engine::Postgres { "now()" } else { "utc_timestamp()" };
+        let event = format!(
+            "insert into registered_entries_events (id, created_at, updated_at, entry_id) values (3, {now}, {now}, 'late')"
+        );
+        database.query(&event).unwrap();
+        wait_for(&store, Revision(5)).await;
+        assert_eq!(names_after(&store, Revision(2)).await, ["+b", "+c", "+late"], "{engine}");
+        // Our events are SPIRE's to read.
+        let events = database.query("select count(*) from registered_entries_events").unwrap();
+        assert_eq!(events.trim(), "5", "{engine}");
+        // A bundle's row is compared.
+        store.set_bundle(bundle("example.org"), NOW).await.unwrap();
+        let later = if engine == Engine::Postgres { "now()" } else { "utc_timestamp() + interval 1 hour" };
+        database.query(&format!("update bundles set updated_at = {later}")).unwrap();
+        wait_for(&store, Revision(7)).await;
+        let changed = names_after(&store, Revision(6)).await;
+        assert!(changed.len() == 1 && changed[0].starts_with("BundleSet"), "{engine}: {changed:?}");
+    }
+}
+
+/// Nothing acknowledged is lost, callers hear Unavailable, and the servers find back by themselves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_database_dies_and_comes_back() {
+    for engine in ENGINES {
+        let database = Database::alone(engine).unwrap();
+        let (a, b) = (open(&database).await, open(&database).await);
+        let log_id = a.snapshot().await.unwrap().log_id;
+        let mut acknowledged = Vec::new();
+        let mut refused = 0;
+        for round in 0..2 {
+            for n in 0..5 {
+                let name = format!("r{round}-{n}");
+                create(&a, &name).await.unwrap();
+                acknowledged.push(name);
+            }
+            database.own_server().unwrap().kill().unwrap();
+            match create(&a, &format!("down{round}")).await {
+                Err(Error::Unavailable(reason)) => {
+                    println!("{engine}: {reason}");
+                    refused += 1;
+                }
+                other => panic!("{engine}: {other:?}"),
+            }
+            assert!(matches!(a.head().await, Err(Error::Unavailable(_))), "{engine}");
+            database.own_server().unwrap().start().unwrap();
+            let start = Instant::now();
+            while a.head().await.is_err() {
+                assert!(start.elapsed() < SOON, "{engine}: does not come back");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            create(&a, &format!("up{round}")).await.unwrap();
+            acknowledged.push(format!("up{round}"));
+        }
+        assert_eq!(refused, 2);
+        wait_for(&b, a.head().await.unwrap()).await;
+        let snapshot = b.snapshot().await.unwrap();
+        let stored: Vec<&str> = snapshot.entries.iter().map(|entry| entry.id.as_str()).collect();
+        assert_eq!(stored, acknowledged, "{engine}");
+        assert_eq!(snapshot.log_id, log_id, "{engine}: the same database is the same log");
+    }
+}
+
+/// A database that went back under a running server is another log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_state_is_another_log() {
+    for engine in ENGINES {
+        let database = Database::new(engine).unwrap();
+        let store = open(&database).await;
+        for name in ["a", "b", "c"] {
+            create(&store, name).await.unwrap();
+        }
+        let before = store.snapshot().await.unwrap();
+        database
+            .query("delete from steeple_changes where revision = 3; update steeple_meta set head = 2")
+            .unwrap();
+        let mut watch = store.watch_head();
+        tokio::time::timeout(SOON, watch.wait_for(|head| *head > before.revision)).await.unwrap().unwrap();
+        assert!(matches!(store.changes_since(before.revision, 10).await, Err(Error::LogTruncated(_))));
+        let after = store.snapshot().await.unwrap();
+        assert_ne!(before.log_id, after.log_id, "{engine}");
+        assert!(after.revision > before.revision);
+        create(&store, "d").await.unwrap();
+        assert_eq!(names_after(&store, after.revision).await, ["+d"]);
+    }
+}
+
+/// A replica that lags, or has half of the tables, is not asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_never_shows_less() {
+    for engine in ENGINES {
+        let (database, other) = (Database::new(engine).unwrap(), Database::new(engine).unwrap());
+        // Another database stands for a replica that holds something else.
+        open(&other).await.close().await;
+        let mut config = config(&database);
+        config.ro_connection_string = Some(other.connection_string());
+        let store = open_with(config).await;
+        create(&store, "a").await.unwrap();
+        assert_eq!(store.count_entries(&Default::default()).await.unwrap(), 1, "{engine}");
+        other.query("drop table steeple_meta").unwrap();
+        assert_eq!(
+            store.list_entries(&Default::default(), &Default::default()).await.unwrap().items.len(),
+            1
+        );
+        // One that keeps up is.
+        let mut config = self::config(&database);
+        config.ro_connection_string = Some(database.connection_string());
+        let store = open_with(config).await;
+        assert_eq!(store.count_entries(&Default::default()).await.unwrap(), 1, "{engine}");
+        assert!(store.fetch_bundle(&trust_domain("x.org")).await.unwrap().is_none());
+    }
+}
+
+/// Several servers that find an empty database at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_start_at_once() {
+    for engine in ENGINES {
+        let database = Database::new(engine).unwrap();
+        let mut tasks = JoinSet::new();
+        for _ in 0..4 {
+            let config = config(&database);
+            tasks.spawn(async move { open_with(config).await });
+        }
+        let stores = tasks.join_all().await;
+        for (n, store) in stores.iter().enumerate() {
+            create(store, &format!("e{n}")).await.unwrap();
+        }
+        assert_eq!(stores[0].snapshot().await.unwrap().entries.len(), 4, "{engine}");
+    }
+}
+
+/// At most one statement a second for a server, whatever is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quiet_server_asks_little() {
+    for engine in ENGINES {
+        let database = Database::alone(engine).unwrap();
+        let (a, b) = (open(&database).await, open(&database).await);
+        create(&a, "e").await.unwrap();
+        // Until nobody looks more often for the sake of that write.
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        let server = database.own_server().unwrap();
+        let before = server.statements().unwrap();
+        let asking = server.statements().unwrap() - before;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let asked = server.statements().unwrap() - before - 2 * asking;
+        println!("{engine}: {asked} statements of two servers in 10 s");
+        assert!(asked <= 20 + 2, "{engine}: {asked}");
+        drop((a, b));
+    }
+}
