@@ -1,14 +1,17 @@
 //! Measures what the issue promises, on the binaries in `--bin-dir` (ours or SPIRE's): the time from an API call to the change on an
-//! open Workload API stream, and what idle processes hold.
+//! open Workload API stream, what idle processes hold, and what many entries cost on each database.
 //!
-//! `steeple-bench --bin-dir DIR [--assert] [--trials N] [--entries N]`; `--assert` fails past the limits.
+//! `steeple-bench --bin-dir DIR [--assert] [--trials N] [--entries N] [--scale N] [--database ENGINE]…`; `--assert` fails past the
+//! limits. `--scale 100000 --trials 0` is the long form of the last.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a benchmark reads the clock and prints")]
 
 mod idle;
 mod propagation;
+mod scale;
 mod stats;
 
 use anyhow::{Context, Result, bail};
+use steeple_e2e::Engine;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -16,11 +19,14 @@ pub struct Plan {
     pub assert: bool,
     pub trials: usize,
     pub entries: usize,
+    /// Entries of the measurement that each database gets.
+    pub scale: usize,
+    pub databases: Vec<Engine>,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> Result<()> {
-    let mut plan = Plan { assert: false, trials: 200, entries: 1000 };
+    let mut plan = Plan { assert: false, trials: 200, entries: 1000, scale: 10_000, databases: Vec::new() };
     let mut args = std::env::args().skip(1);
     let mut bin_dir = std::env::var("STEEPLE_BIN_DIR").ok();
     while let Some(arg) = args.next() {
@@ -29,20 +35,31 @@ async fn main() -> Result<()> {
             "--bin-dir" => bin_dir = args.next(),
             "--trials" => plan.trials = args.next().context("--trials N")?.parse()?,
             "--entries" => plan.entries = args.next().context("--entries N")?.parse()?,
+            "--scale" => plan.scale = args.next().context("--scale N")?.parse()?,
+            "--database" => plan.databases.push(args.next().context("--database ENGINE")?.parse()?),
             other => bail!("no option {other}"),
         }
     }
     let bin_dir = bin_dir.context("--bin-dir names the folder with spire-server and spire-agent")?;
     let mut late = Vec::new();
-    let deployment = steeple_e2e::Deployment::builder().bin_dir(&bin_dir).quiet().start_with_agent()?;
-    println!(
-        "subject: {:?}, {} entries, {} trials, one machine, SQLite",
-        deployment.subject(),
-        plan.entries,
-        plan.trials
-    );
-    late.extend(idle::measure(&deployment, &plan).await?);
-    late.extend(propagation::measure(&deployment, &plan).await?);
+    if plan.trials > 0 {
+        let deployment = steeple_e2e::Deployment::builder().bin_dir(&bin_dir).quiet().start_with_agent()?;
+        println!(
+            "subject: {:?}, {} entries, {} trials, one machine, {}",
+            deployment.subject(),
+            plan.entries,
+            plan.trials,
+            deployment.engine()
+        );
+        late.extend(idle::measure(&deployment, &plan).await?);
+        late.extend(propagation::measure(&deployment, &plan).await?);
+    }
+    if plan.databases.is_empty() {
+        plan.databases = vec![Engine::Sqlite, Engine::Postgres];
+    }
+    for engine in &plan.databases {
+        late.extend(scale::measure(&plan, &bin_dir, *engine).await?);
+    }
     if late.is_empty() {
         println!("1 passed, 0 failed");
         return Ok(());

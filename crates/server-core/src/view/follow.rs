@@ -15,11 +15,13 @@ use crate::index::Deltas;
 /// Rows of the log that are applied in one step; readers wait no longer than that takes.
 const BATCH: usize = 256;
 
-/// How often the log's end is asked for where the engine does not tell of other servers' commits. One row is read.
+/// The store tells when the log grows, other servers' writes too; it is asked all the same now and then.
+const ASK_UNTOLD: Duration = Duration::from_secs(5);
+/// How often it is asked once it tells no more.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LAST_RETRY: Duration = Duration::from_secs(5);
+const LAST_RETRY: Duration = Duration::from_secs(1);
 
 /// Follows the change log and keeps the view up to date.
 pub struct Follower {
@@ -53,7 +55,7 @@ impl Follower {
     }
 
     async fn wait_for_news(&mut self) {
-        match timeout(ASK_EVERY, self.head.changed()).await {
+        match timeout(ASK_UNTOLD, self.head.changed()).await {
             Ok(Ok(())) | Err(_) => {}
             // The store no longer tells: ask.
             Ok(Err(_)) => sleep(ASK_EVERY).await,
