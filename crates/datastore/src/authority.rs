@@ -96,7 +96,7 @@ fn check(holds: bool, refusal: &str) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::Authority(refusal.to_owned())) }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

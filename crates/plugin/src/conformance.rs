@@ -7,7 +7,7 @@ pub mod node_attestor;
 
 use std::sync::Arc;
 
-use steeple_spiffe::x509::{self, DistinguishedName, Issuer, LeafTemplate, SerialNumber};
+use steeple_spiffe::x509::{self, DistinguishedName, Issuer, KeyUsage, LeafTemplate, SerialNumber};
 use steeple_spiffe::{Certificate, KeyType, PrivateKey, SignatureAlgorithm, SpiffeId, TrustDomain};
 
 use crate::{KeyManager, KeyManagerError, UpstreamAuthority, UpstreamAuthorityError};
@@ -120,8 +120,8 @@ pub async fn upstream_authority(upstream: &dyn UpstreamAuthority, trust_domain: 
             let minted = upstream.mint_x509_ca(&csr, ttl, now).await.expect("mint");
             let ca = minted.chain.first().expect("our CA comes first");
             assert_eq!(ca.public_key(), key.public_key());
-            assert!(ca.is_ca() && ca.key_usage().is_some_and(|usage| usage.cert_sign()));
-            assert_eq!(ca.uri_sans(), [td.clone()]);
+            assert!(ca.is_ca() && ca.key_usage().is_some_and(KeyUsage::cert_sign));
+            assert_eq!(ca.uri_sans(), std::slice::from_ref(&td));
             assert!(ca.not_before() <= now && ca.not_after() > now && ca.not_after() <= now + ttl);
             assert!(!minted.roots.is_empty());
             let leaf = leaf_below(ca, &key, trust_domain, now);

@@ -6,7 +6,8 @@ use super::Factory;
 use super::fixtures::{NOW, authority, bundle, entry, jwt_authority, made, trust_domain};
 use crate::model::Entry;
 use crate::{
-    AuthorityAction, AuthorityChange, AuthorityKind, BundleDeleteMode, BundleMask, Change, Error, PageRequest,
+    AuthorityAction, AuthorityChange, AuthorityKind, BundleDeleteMode, BundleMask, Change, Error,
+    PageRequest, authority as authorities_of,
 };
 
 const DAY: i64 = 86_400;
@@ -150,9 +151,7 @@ pub async fn tainted_and_revoked(fresh: Factory) {
     stored.wit_authorities.push(jwt_authority(2, NOW + DAY));
     store.create_bundle(stored.clone(), NOW).await.unwrap();
     let td = stored.trust_domain.clone();
-    let x509_id: String = (stored.x509_authorities[1].certificate.subject_key_id().unwrap().iter())
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let x509_id = authorities_of::hex(&stored.x509_authorities[1].certificate.subject_key_id().unwrap());
     let mut sequence = stored.sequence_number;
     for (kind, id, none, again, untainted) in [
         (

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use steeple_spiffe::bundle::X509Authority;
-use steeple_spiffe::x509::{self, Issuer, LeafTemplate, SerialNumber};
+use steeple_spiffe::x509::{self, Issuer, KeyUsage, LeafTemplate, SerialNumber};
 use steeple_spiffe::{Bundle, Certificate, PublicKey, SpiffeId};
 
 use super::CaError;
@@ -52,7 +52,7 @@ impl CaManager {
         if !ca.is_ca() {
             return Err(bad("invalid X509 CA: cA constraint is not set"));
         }
-        if !ca.key_usage().is_some_and(|usage| usage.cert_sign()) {
+        if !ca.key_usage().is_some_and(KeyUsage::cert_sign) {
             return Err(bad("invalid X509 CA: keyCertSign key usage must be set"));
         }
         let td = &self.desk.config.trust_domain;

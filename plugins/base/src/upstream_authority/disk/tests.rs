@@ -106,8 +106,8 @@ async fn the_request_decides_the_name_and_the_upstream_the_end() {
     assert_eq!((made.not_before(), made.not_after()), (NOW - 10, short), "not longer than its issuer");
     assert_eq!(made.subject_string(), "SERIALNUMBER=7,O=SPIFFE,C=US");
     assert_eq!(made.authority_key_id(), signer.certificate.subject_key_id());
-    assert_eq!(minted.chain[1..], [signer.certificate.clone()]);
-    assert_eq!(minted.roots, [top.certificate.clone()]);
+    assert_eq!(minted.chain[1..], *std::slice::from_ref(&signer.certificate));
+    assert_eq!(minted.roots, std::slice::from_ref(&top.certificate));
     assert_eq!(upstream.mint_x509_ca(&csr(), 0, NOW - 5).await.unwrap().chain[0].not_after(), short);
     // It has ended: told with file and reason.
     let refused = upstream.mint_x509_ca(&csr(), 3600, short).await.unwrap_err().to_string();
@@ -123,7 +123,7 @@ async fn files_are_read_again_and_the_last_good_ones_go_on() {
     let signed_by = |minted: &MintedX509Ca| minted.roots[0].subject_string();
     assert_eq!(signed_by(&upstream.mint_x509_ca(&csr(), 60, NOW).await.unwrap()), "CN=first");
     files.put(&[&second], None);
-    assert_eq!(upstream.roots(NOW).await.unwrap().unwrap(), [second.certificate.clone()]);
+    assert_eq!(upstream.roots(NOW).await.unwrap().unwrap(), std::slice::from_ref(&second.certificate));
     assert_eq!(signed_by(&upstream.mint_x509_ca(&csr(), 60, NOW).await.unwrap()), "CN=second");
     for garbage in ["", "garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         files.write("ca.crt", garbage);

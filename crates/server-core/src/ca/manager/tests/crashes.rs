@@ -91,10 +91,7 @@ async fn journals_are_sound(world: &World, now: i64, context: &str) {
 async fn order(ca: &CaManager, random: &mut Random, issued: &mut Issued, now: i64) -> Result<(), CaError> {
     use crate::ca::local::LocalError;
     let kind = if random.below(2) == 0 { Kind::X509 } else { Kind::Jwt };
-    let states = match ca.authorities(kind) {
-        Ok(states) => states,
-        Err(_) => return Ok(()),
-    };
+    let Ok(states) = ca.authorities(kind) else { return Ok(()) };
     let id = |state: &Option<crate::ca::local::AuthorityState>| {
         state.as_ref().map(|state| state.id.clone()).unwrap_or_default()
     };
