@@ -48,9 +48,9 @@ impl AgentPathTemplate {
 
 /// `/spire/agent` and `suffix`.
 pub fn agent_id(trust_domain: &TrustDomain, suffix: &str) -> Result<SpiffeId, PathError> {
-    id::validate_path(suffix)
-        .and_then(|()| if suffix.is_empty() { Err(id::IdError::NoLeadingSlash) } else { Ok(()) })
-        .map_err(|problem| PathError::Suffix { suffix: suffix.to_owned(), problem })?;
+    let checked =
+        if suffix.is_empty() { Err(id::IdError::NoLeadingSlash) } else { id::validate_path(suffix) };
+    checked.map_err(|problem| PathError::Suffix { suffix: suffix.to_owned(), problem })?;
     Ok(SpiffeId::from_parts(trust_domain, &format!("/spire/agent{suffix}"))?)
 }
 

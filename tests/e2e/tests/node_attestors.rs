@@ -248,6 +248,23 @@ fn a_certificate_of_another_ca_is_refused() -> Result<()> {
     Ok(())
 }
 
+/// An agent that can attest again does so instead of renewing, while it serves.
+#[test]
+fn an_agent_attests_again_before_its_svid_ends() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let case = sshpop(dir.path(), "ed25519", "256")?;
+    let mut d = Deployment::builder().server_options("agent_ttl = \"30s\"").prepare()?;
+    configure(&d, &case)?;
+    d.start_server()?;
+    d.start_agent_with(&[])?;
+    let serial = || Ok::<_, anyhow::Error>(agents(&d)?[0]["x509svid_serial_number"].clone());
+    let first = serial()?;
+    d.eventually("another SVID", Duration::from_secs(40), || serial().is_ok_and(|now| now != first))?;
+    let log = d.server.as_ref().context("no server")?.log();
+    assert!(log.matches("Agent attestation request completed").count() >= 2, "{log}");
+    Ok(())
+}
+
 /// An SVID that one agent serves makes another agent.
 #[test]
 fn an_svid_is_exchanged_for_an_agent() -> Result<()> {

@@ -263,3 +263,33 @@ fn bootstrap_urls_are_checked() {
         assert!(error.contains(part), "{error}");
     }
 }
+
+#[test]
+fn node_attestors_are_checked() {
+    let attestor = |name: &str, data: &str| {
+        let plugin = format!("NodeAttestor \"{name}\" {{ plugin_data {{ {data} }} }}");
+        let text =
+            GOOD.replace("EXTRA", "").replace("NodeAttestor \"join_token\" { plugin_data {} }", &plugin);
+        load_text(&text, &[])
+    };
+    for (name, data) in [
+        ("x509pop", "private_key_path = \"/k\" certificate_path = \"/c\" intermediates_path = \"/i\""),
+        ("x509pop", "spiffe_endpoint_socket = \"unix:///run/api.sock\""),
+        ("sshpop", ""),
+        ("sshpop", "host_key_path = \"/k\" host_cert_path = \"/c\""),
+        ("http_challenge", ""),
+        ("http_challenge", "hostname = \"n1\" agentname = \"a\" port = 80 advertised_port = 8080"),
+    ] {
+        let config = attestor(name, data).unwrap();
+        assert_ne!(config.attestor, AttestorConfig::JoinToken, "{name} {data}");
+    }
+    for (name, data, says) in [
+        ("x509pop", "", "private_key_path is required"),
+        ("x509pop", "private_key_path = \"/k\"", "certificate_path is required"),
+        ("x509pop", "spiffe_endpoint_socket = \"/run/api.sock\"", "spiffe_endpoint_socket"),
+        ("http_challenge", "port = 70000", "port is no port"),
+    ] {
+        let message = attestor(name, data).unwrap_err().to_string();
+        assert!(message.contains(says), "{message}");
+    }
+}

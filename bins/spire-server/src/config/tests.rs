@@ -460,3 +460,44 @@ fn database_servers_take_all_keys() {
     expected.disable_migration = true;
     assert_eq!(config.plugins.database, DatabaseConfig::Network(expected));
 }
+
+#[test]
+fn node_attestors_are_checked() {
+    let attestor = |name: &str, data: &str| {
+        let plugin = format!("{{ NodeAttestor \"{name}\" {{ plugin_data {{ {data} }} }}");
+        load(SERVER, &PLUGINS.replacen('{', &plugin, 1), &[])
+    };
+    for (name, data) in [
+        ("x509pop", "mode = \"spiffe\""),
+        ("x509pop", "mode = \"spiffe\" svid_prefix = \"/a\" max_intermediates = 2 verify_client_ip = true"),
+        ("x509pop", "mode = \"spiffe\" spiffe_prefix = \"/a\""),
+        ("http_challenge", ""),
+        ("http_challenge", "allowed_dns_patterns = [\"a\"] required_port = 80 tofu = false"),
+        (
+            "sshpop",
+            "cert_authorities = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f\"]",
+        ),
+    ] {
+        let config = attestor(name, data).unwrap();
+        assert_eq!(config.plugins.attestors.len(), 1, "{name} {data}");
+        assert!(config.plugins.join_token, "the others stay");
+    }
+    for (name, data, says) in [
+        ("x509pop", "", "one of ca_bundle_path or ca_bundle_paths must be configured"),
+        ("x509pop", "ca_bundle_path = \"/does/not/exist\"", "/does/not/exist"),
+        ("x509pop", "mode = \"spiffe\" svid_prefix = \"/a\" spiffe_prefix = \"/b\"", "svid_prefix"),
+        ("x509pop", "mode = \"spiffe\" agent_path_template = \"/{{ .Nope }}\"", "there is no .Nope"),
+        ("http_challenge", "tofu = false", "you can not turn off trust on first use (TOFU)"),
+        ("http_challenge", "allowed_dns_patterns = [\"(\"]", "cannot compile allowed_dns_pattern"),
+        ("sshpop", "", "missing required config value"),
+    ] {
+        let message = message(attestor(name, data));
+        assert!(
+            message.contains(says)
+                && message.contains(&format!("failed to configure plugin {name:?}"))
+                    | message.contains("svid_prefix"),
+            "{message}"
+        );
+        assert!(message.contains(".conf:"), "says where: {message}");
+    }
+}

@@ -111,8 +111,9 @@ async fn garbage_is_refused(
 ) {
     let cut = &good.payload[..good.payload.len() / 2];
     let deep = "[".repeat(50_000);
+    let big = "x".repeat(64 * 1024);
     let garbage: [&[u8]; 9] =
-        [b"", b"garbage", b"{}", b"[]", b"null", b"\xff\xfe", cut, &[b'x'; 64 * 1024], deep.as_bytes()];
+        [b"", b"garbage", b"{}", b"[]", b"null", b"\xff\xfe", cut, big.as_bytes(), deep.as_bytes()];
     for bytes in garbage {
         let evidence = Evidence { payload: bytes.to_vec(), client_ip: None };
         let refused = server.attest(evidence, &mut Parrot(b"{}".to_vec())).await;

@@ -131,6 +131,7 @@ fn from_openssh(blob: &[u8]) -> Result<PrivateKey, &'static str> {
     }
 }
 
+#[allow(clippy::many_single_char_names, reason = "the names of RFC 8017")]
 fn rsa(reader: &mut Reader<'_>) -> Option<RsaKeyPair> {
     let (n, e, d) = (reader.unsigned()?, reader.unsigned()?, reader.unsigned()?);
     let (inverse, p, q) = (reader.unsigned()?, reader.unsigned()?, reader.unsigned()?);

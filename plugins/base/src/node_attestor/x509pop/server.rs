@@ -359,16 +359,15 @@ fn san_selectors(leaf: &Certificate, trust_domain: &TrustDomain) -> BTreeMap<Str
     for uri in leaf.uri_sans() {
         let Some(path) = uri.strip_prefix(&prefix) else { continue };
         let path = unescaped(path.split(['?', '#']).next().unwrap_or_default());
-        match path.trim_matches('/').split_once('/') {
-            Some((key, value)) => {
-                out.insert(key.to_owned(), value.to_owned());
-            }
-            None => tracing::warn!(
+        let Some((key, value)) = path.trim_matches('/').split_once('/') else {
+            tracing::warn!(
                 subsystem_name = "catalog",
                 plugin_name = NAME,
                 "cannot extract x509pop san selectors from {uri}"
-            ),
-        }
+            );
+            continue;
+        };
+        out.insert(key.to_owned(), value.to_owned());
     }
     out
 }
