@@ -19,6 +19,7 @@ mod limits;
 mod matrix;
 mod others;
 mod push;
+mod recorded;
 mod rotation;
 mod svids;
 mod sync;
