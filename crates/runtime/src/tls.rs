@@ -11,9 +11,9 @@ mod verify;
 mod web;
 
 pub use client::{ClientTls, ServerTrust};
-pub use servers::Servers;
 pub use identity::{IdentityError, LiveBundles, LiveIdentity};
 pub use server::{ServerTls, TlsIncoming, TlsPeer, TlsStream};
+pub use servers::Servers;
 pub(crate) use verify::refusal_in;
 pub use web::{EndpointTrust, NoRoots, system_roots};
 pub(crate) use web::{client_config, server_config};

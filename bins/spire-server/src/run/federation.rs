@@ -199,3 +199,6 @@ fn log_moved(trust_domain: &TrustDomain, moved: &Moved) {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,8 +46,7 @@ type Stamps = [Option<(SystemTime, u64)>; 2];
 impl CertificateFiles {
     /// Loads the files.
     pub fn load(certificate: PathBuf, key: PathBuf) -> Result<Self, FilesError> {
-        let mut files =
-            Self { certificate, key, identity: LiveIdentity::new(), seen: Stamps::default() };
+        let mut files = Self { certificate, key, identity: LiveIdentity::new(), seen: Stamps::default() };
         files.seen = files.stamps();
         files.present()?;
         Ok(files)

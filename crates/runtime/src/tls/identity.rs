@@ -83,7 +83,7 @@ impl LiveIdentity {
         self.0.load().is_some()
     }
 
-    pub(super) fn certified(&self) -> Option<Arc<CertifiedKey>> {
+    pub(crate) fn certified(&self) -> Option<Arc<CertifiedKey>> {
         self.0.load_full()
     }
 }

@@ -183,14 +183,14 @@ async fn a_server_of_another_trust_domain_or_id_is_refused() {
         let servers = Servers::new(&incoming.local_addr().unwrap().to_string());
         let client = fixture.client(ServerTrust::Bundles(bundles), LiveIdentity::new());
         let error = tokio::select! {
-            connected = client.connect(&address) => connected.unwrap_err(),
+            connected = client.connect(&servers) => connected.unwrap_err(),
             _ = incoming.next() => panic!("accepted"),
         };
         assert!(error.to_string().contains("unexpected ID"), "{error}");
         // Insecure bootstrap trusts any signer, but not any ID.
         let client = fixture.client(ServerTrust::InsecureBootstrap, LiveIdentity::new());
         tokio::select! {
-            connected = client.connect(&address) => drop(connected.unwrap_err()),
+            connected = client.connect(&servers) => drop(connected.unwrap_err()),
             _ = incoming.next() => panic!("accepted"),
         }
     }
@@ -266,8 +266,9 @@ async fn grpc_over_it() {
     let (_reporter, service) = tonic_health::server::health_reporter();
     let client =
         fixture.client(ServerTrust::Bundles(fixture.bundles.clone()), fixture.authority.issue("/agent"));
-    let mut health =
-        tonic_health::pb::health_client::HealthClient::new(client.channel(&Arc::new(fixture.servers)).unwrap());
+    let mut health = tonic_health::pb::health_client::HealthClient::new(
+        client.channel(&Arc::new(fixture.servers)).unwrap(),
+    );
     let serving = crate::grpc::tcp_server().add_service(service).serve_with_incoming(fixture.incoming);
     let asking = health.check(tonic_health::pb::HealthCheckRequest::default());
     tokio::select! {

@@ -36,9 +36,13 @@ impl From<Refusal> for Error {
 
 /// What a TLS failure among an error's causes says, in words.
 pub(crate) fn refusal_in(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    let tls = match error.downcast_ref::<std::io::Error>() {
-        Some(io) => io.get_ref()?.downcast_ref::<Error>()?,
-        None => error.downcast_ref::<Error>()?,
+    let mut error = error;
+    let tls = loop {
+        match error.downcast_ref::<std::io::Error>() {
+            // It may hold another one, and its `source` leaves out what it holds.
+            Some(io) => error = io.get_ref()?,
+            None => break error.downcast_ref::<Error>()?,
+        }
     };
     Some(match tls {
         Error::InvalidCertificate(CertificateError::Other(OtherError(refusal))) => refusal.to_string(),

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
     client::{
         Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -103,13 +104,16 @@ impl ServerCertVerifier for WebServer {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.0.verify_server_cert(leaf, rest, name, ocsp, now).map_err(|reason| {
-            match Certificate::from_der(leaf).ok().and_then(|leaf| leaf.spiffe_id().ok()) {
-                None => reason,
-                Some(id) => Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(
-                    MaybeSpiffe { id, reason },
-                )))),
-            }
+        self.0.verify_server_cert(leaf, rest, name, ocsp, now).map_err(|reason| match Certificate::from_der(
+            leaf,
+        )
+        .ok()
+        .and_then(|leaf| leaf.spiffe_id().ok())
+        {
+            None => reason,
+            Some(id) => Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(
+                MaybeSpiffe { id, reason },
+            )))),
         })
     }
 
