@@ -501,3 +501,114 @@ fn node_attestors_are_checked() {
         assert!(message.contains(".conf:"), "says where: {message}");
     }
 }
+
+#[test]
+fn federation_is_decoded() {
+    use crate::config::ServingProfile;
+    use std::path::PathBuf;
+    use std::time::Duration;
+    use steeple_datastore::EndpointProfile;
+
+    let none = with("").unwrap().federation;
+    assert_eq!(none, crate::config::Federation::default());
+    let config = with(
+        "federation { bundle_endpoint { address = \"127.0.0.1\" port = 8443 refresh_hint = \"10m\" \
+         profile \"https_spiffe\" {} } \
+         federates_with \"one.org\" { bundle_endpoint_url = \"https://one.org\" bundle_endpoint_profile \"https_web\" {} } \
+         federates_with \"spiffe://two.org\" { bundle_endpoint_url = \"HTTPS://two.org:8443/x\" \
+         bundle_endpoint_profile \"https_spiffe\" { endpoint_spiffe_id = \"spiffe://two.org/spire/server\" } } }",
+    )
+    .unwrap();
+    assert_eq!(config.warnings, Vec::<String>::new());
+    let endpoint = config.federation.endpoint.unwrap();
+    assert_eq!(endpoint.address.to_string(), "127.0.0.1:8443");
+    assert_eq!((endpoint.refresh_hint, endpoint.profile), (600, ServingProfile::HttpsSpiffe));
+    let peers: Vec<_> = config.federation.federates_with.into_iter().collect();
+    assert_eq!((peers[0].0.name(), &peers[0].1.profile), ("one.org", &EndpointProfile::HttpsWeb));
+    assert_eq!((peers[1].0.name(), peers[1].1.url.as_str()), ("two.org", "https://two.org:8443/x"));
+    assert!(peers[1].1.is_static && peers[1].1.profile.name() == "https_spiffe");
+
+    let config = with(
+        "federation { bundle_endpoint { port = 1 profile \"https_web\" { serving_cert_file { \
+         cert_file_path = \"c\" key_file_path = \"k\" file_sync_interval = \"30s\" } } } }",
+    )
+    .unwrap();
+    let endpoint = config.federation.endpoint.unwrap();
+    assert_eq!((endpoint.refresh_hint, endpoint.address.to_string().as_str()), (300, "0.0.0.0:1"));
+    let web = ServingProfile::HttpsWeb {
+        certificate: PathBuf::from("c"),
+        key: PathBuf::from("k"),
+        sync_every: Duration::from_secs(30),
+    };
+    assert_eq!(endpoint.profile, web);
+    let config = with("federation { bundle_endpoint { port = 1 } }").unwrap();
+    assert!(config.warnings[0].starts_with("Bundle endpoint is configured but has no profile set"));
+    for (hint, warning) in [("24h", "set to a high value"), ("59s", "set too low")] {
+        let text = format!(
+            "federation {{ bundle_endpoint {{ refresh_hint = \"{hint}\" profile \"https_spiffe\" {{}} }} }}"
+        );
+        assert!(with(&text).unwrap().warnings[0].contains(warning));
+    }
+}
+
+#[test]
+fn what_federation_may_not_say() {
+    let peer = |inside: &str| format!("federation {{ federates_with \"x.org\" {{ {inside} }} }}");
+    let url = "bundle_endpoint_url = \"https://x.org\"";
+    let endpoint = |inside: &str| format!("federation {{ bundle_endpoint {{ port = 1 {inside} }} }}");
+    let cases = [
+        (peer(""), "federation.federates_with[\"x.org\"].bundle_endpoint_url must be configured"),
+        (
+            peer("bundle_endpoint_url = \"http://x.org\""),
+            "bundle_endpoint_url must use the HTTPS protocol; URL found: \"http://x.org\"",
+        ),
+        (peer("bundle_endpoint_url = \"https://u@x.org\""), "bundle endpoint URL must not contain user info"),
+        (
+            peer(url),
+            "federation configuration for trust domain \"x.org\": missing bundle endpoint configuration",
+        ),
+        (
+            peer(&format!("{url} bundle_endpoint_profile \"https_spiffe\" {{}}")),
+            "error parsing federation relationship for trust domain \"x.org\": could not get endpoint SPIFFE ID: ",
+        ),
+        (
+            peer(&format!("{url} bundle_endpoint_profile \"other\" {{}}")),
+            "no bundle endpoint profile defined; current supported profiles are",
+        ),
+        (
+            peer(&format!(
+                "{url} bundle_endpoint_profile \"https_web\" {{}} bundle_endpoint_profile \"https_spiffe\" {{}}"
+            )),
+            "exactly one bundle endpoint profile is expected",
+        ),
+        (
+            format!("federation {{ federates_with \"X\" {{ {url} }} }}"),
+            "federation.federates_with[\"X\"]: invalid trust domain: ",
+        ),
+        (
+            format!("federation {{ federates_with \"example.org\" {{ {url} }} }}"),
+            "federation.federates_with[\"example.org\"] is the server's own trust domain; remove it",
+        ),
+        (
+            endpoint("profile \"https_web\" {}"),
+            "malformed https_web profile configuration: 'acme' or 'serving_cert_file' is required",
+        ),
+        (endpoint("profile \"https_web\" { serving_cert_file {} }"), "cert_file_path: must be configured"),
+        (endpoint("profile \"x\" {}"), "unknown bundle endpoint profile \"x\" configured"),
+        (
+            endpoint("profile \"https_web\" {} profile \"https_spiffe\" {}"),
+            "exactly one bundle endpoint profile is expected",
+        ),
+        (
+            endpoint("acme {} profile \"https_spiffe\" {}"),
+            "either bundle endpoint 'acme' or 'profile' can be set, but not both",
+        ),
+        (endpoint("refresh_hint = \"soon\" profile \"https_spiffe\" {}"), "refresh_hint"),
+        (endpoint("typo = 1 profile \"https_spiffe\" {}"), "unknown key \"typo\" in bundle endpoint"),
+    ];
+    for (options, expected) in cases {
+        let message = message(with(&options));
+        assert!(message.contains(expected), "{options}: {message}");
+        assert!(message.contains(".conf:4:"), "{message}");
+    }
+}
