@@ -104,10 +104,10 @@ pub(crate) fn network(error: &sqlx::Error) -> (Error, Option<Fault>) {
 fn postgres(code: &str, text: String) -> (Error, Option<Fault>) {
     match code {
         "40001" | "40P01" | "55P03" => (Error::Unavailable(text), Some(Fault::Aborted)),
-        // Shutdown, crash of another session, starting up, idle for too long; no such server as it was.
-        "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => (Error::Unavailable(text), Some(Fault::Broken)),
-        // Read only: a standby, or a primary that became one.
-        "25006" => (Error::Unavailable(text), Some(Fault::Broken)),
+        // Shutdown, crash of another session, starting up, idle for too long; read only: a standby.
+        "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25006" => {
+            (Error::Unavailable(text), Some(Fault::Broken))
+        }
         _ if code.starts_with("08") => (Error::Unavailable(text), Some(Fault::Broken)),
         _ if code.starts_with("23") => (Error::AlreadyExists(text), None),
         // Resources, refused log-ins, system errors.

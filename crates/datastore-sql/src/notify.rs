@@ -65,10 +65,9 @@ async fn listen_to(host: &PgConnectOptions, log: &Log) -> std::result::Result<()
     listener.listen(CHANNEL).await?;
     // The end of the connection ends this: the primary may be another host then.
     while let Some(notification) = listener.try_recv().await? {
-        if let Some((id, head)) = notification.payload().split_once(' ') {
-            if let Ok(head) = head.parse() {
-                log.rise(id, Revision(head));
-            }
+        let (id, head) = notification.payload().split_once(' ').unwrap_or_default();
+        if let Ok(head) = head.parse() {
+            log.rise(id, Revision(head));
         }
     }
     Ok(())

@@ -73,6 +73,35 @@ impl Readers {
         work.await.map_err(|reason| Error::Internal(format!("read failed: {reason}")))?
     }
 
+    /// As [`Readers::read`] for what needs no transaction, which is two statements less; runs again on another
+    /// connection if the one it was given had died.
+    pub async fn ask<T, F>(&self, op: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Conn) -> Result<T> + Send + 'static,
+    {
+        let closed = || Error::Unavailable("the datastore is closed".into());
+        let place = Arc::clone(&self.0.places).acquire_owned().await.map_err(|_| closed())?;
+        let pool = Arc::clone(&self.0);
+        let work = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            loop {
+                let idle = pool.idle().pop();
+                let again = idle.is_some();
+                let reader = match idle {
+                    Some(reader) => reader,
+                    None => pool.open()?,
+                };
+                let result = op(&reader.conn);
+                if !again || reader.conn.fault() != Some(Fault::Broken) {
+                    pool.put_back(reader);
+                    return result;
+                }
+            }
+        });
+        work.await.map_err(|reason| Error::Internal(format!("read failed: {reason}")))?
+    }
+
     /// Closes the connections; later reads fail, those that run go on.
     pub async fn close(&self) {
         self.0.places.close();

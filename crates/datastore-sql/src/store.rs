@@ -152,6 +152,18 @@ impl SqlStore {
         }
     }
 
+    /// What needs no transaction.
+    async fn ask<T, F>(&self, op: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Fn(&Conn) -> Result<T> + Send + 'static,
+    {
+        match &self.readers {
+            Some(readers) => readers.ask(op).await,
+            None => self.writer.read(op).await,
+        }
+    }
+
     /// Lists and counts: on the replica if there is one that has all that this server has seen.
     async fn read_list<T, F>(&self, op: F) -> Result<T>
     where

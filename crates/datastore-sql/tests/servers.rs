@@ -326,3 +326,68 @@ async fn a_quiet_server_asks_little() {
         drop((a, b));
     }
 }
+
+/// The primary dies for ever and the standby takes its place: another log, and nobody restarts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_takes_over() {
+    let database = Database::alone(Engine::Postgres).unwrap();
+    let server = database.own_server().unwrap();
+    let first = config(&database);
+    open_with(first.clone()).await.close().await;
+    let standby = server.standby().unwrap();
+    let ports = format!("port={},{}", server.port(), standby.port());
+    let text = first.connection_string.replace(&format!("port={}", server.port()), &ports);
+    let text = text.replace("host=127.0.0.1", "host=127.0.0.1,127.0.0.1");
+    let both = NetworkConfig { connection_string: text, ..first };
+    let (a, b) = (open_with(both.clone()).await, open_with(both).await);
+    create(&a, "before").await.unwrap();
+    let log_id = a.snapshot().await.unwrap().log_id;
+    let start = Instant::now();
+    while standby.query(database.name(), "select count(*) from registered_entries").unwrap().trim() != "1" {
+        assert!(start.elapsed() < SOON, "the standby does not follow");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    server.kill().unwrap();
+    assert!(matches!(create(&a, "lost").await, Err(Error::Unavailable(_))));
+    standby.promote().unwrap();
+    let start = Instant::now();
+    while create(&a, "after").await.is_err() {
+        assert!(start.elapsed() < 2 * SOON, "does not come back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!("writes again {:?} after the promotion", start.elapsed());
+    let after = a.snapshot().await.unwrap();
+    assert_ne!(after.log_id, log_id);
+    assert_eq!(after.entries.len(), 2);
+    let start = Instant::now();
+    while b.snapshot().await.map(|snapshot| (snapshot.entries.len(), snapshot.log_id)).ok()
+        != Some((2, after.log_id.clone()))
+    {
+        assert!(start.elapsed() < 2 * SOON, "the other server does not come back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What is looked up for one entry is found by indexes, however many there are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookups_use_indexes() {
+    let database = Database::new(Engine::Postgres).unwrap();
+    let store = open(&database).await;
+    for batch in 0..10 {
+        let entries = (0..1000).map(|n| one(&format!("e{batch}-{n}"))).collect();
+        store.create_entries(entries, NOW).await.unwrap();
+    }
+    let tables =
+        ["registered_entries", "selectors", "dns_names", "registered_entries_events", "steeple_changes"];
+    database.query(&format!("analyze {}", tables.join(", "))).unwrap();
+    for sql in [
+        "select * from registered_entries e where (e.spiffe_id, e.parent_id) in (('a', 'b')) order by e.id",
+        "select * from registered_entries where entry_id in ('a', 'b')",
+        "select * from selectors where registered_entry_id between 5 and 9 order by registered_entry_id, id",
+        "select max(id) from registered_entries_events",
+        "select * from steeple_changes where revision > 9990 order by revision limit 100",
+    ] {
+        let plan = database.query(&format!("explain {sql}")).unwrap();
+        assert!(plan.contains("Index") && !plan.contains("Seq Scan"), "{sql}\n{plan}");
+    }
+}

@@ -65,8 +65,9 @@ impl NetworkConfig {
             max_idle_conns: None,
             conn_max_lifetime: None,
             disable_migration: false,
-            // PostgreSQL tells of our servers' writes; the look is for SPIRE's.
-            poll: Duration::from_millis(if kind == ServerKind::Postgres { 2000 } else { 1000 }),
+            // PostgreSQL tells of our servers' writes, and the look is for SPIRE's. On MySQL it is for both, and there are more
+            // looks while something happens.
+            poll: Duration::from_secs(2),
         }
     }
 

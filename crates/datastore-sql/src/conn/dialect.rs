@@ -138,7 +138,8 @@ impl Dialect {
         let mut parts = sql.split('?');
         text.push_str(parts.next().unwrap_or_default());
         for (number, part) in parts.enumerate() {
-            text.push_str(&format!("${}", number + 1));
+            text.push('$');
+            text.push_str(&(number + 1).to_string());
             text.push_str(part);
         }
         text

@@ -22,7 +22,7 @@ use crate::config::Server;
 use crate::time::Stamp;
 
 /// A statement that takes longer is given up with its connection: nobody waits that long, and the server may be gone.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

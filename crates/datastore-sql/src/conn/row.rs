@@ -129,12 +129,12 @@ impl Row<'_> {
 }
 
 fn postgres(row: &PgRow, column: usize) -> Result<Option<PgValueRef<'_>>> {
-    let value = row.try_get_raw(column).map_err(|reason| unreadable(reason))?;
+    let value = row.try_get_raw(column).map_err(unreadable)?;
     Ok((!value.is_null()).then_some(value))
 }
 
 fn mysql(row: &MySqlRow, column: usize) -> Result<Option<MySqlValueRef<'_>>> {
-    let value = row.try_get_raw(column).map_err(|reason| unreadable(reason))?;
+    let value = row.try_get_raw(column).map_err(unreadable)?;
     Ok((!value.is_null()).then_some(value))
 }
 

@@ -20,12 +20,13 @@ const PRUNE_BATCH: u64 = 1000;
 #[async_trait]
 impl Datastore for SqlStore {
     async fn head(&self) -> Result<Revision> {
-        self.read(changes::head).await
+        self.ask(changes::head).await
     }
 
     async fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Logged>> {
         let log = self.followed().clone();
-        self.read(move |conn| changes::since(conn, &log, after, limit)).await
+        // The log only grows: what comes between its statements does no harm.
+        self.ask(move |conn| changes::since(conn, &log, after, limit)).await
     }
 
     async fn snapshot(&self) -> Result<Snapshot> {

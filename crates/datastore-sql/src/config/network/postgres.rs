@@ -67,8 +67,7 @@ pub(super) fn parse(text: &str) -> Result<Server, OpenError> {
             | "client_encoding"
             | "datestyle" => {}
             "passfile" | "service" | "servicefile" | "sslinline" | "sslpassword" | "krbsrvname"
-            | "krbspn" | "gssencmode" => return Err(OpenError::Parameter(key)),
-            "options" => return Err(OpenError::Parameter(key)),
+            | "krbspn" | "gssencmode" | "options" => return Err(OpenError::Parameter(key)),
             // A setting of the server, for the session.
             _ => options = options.options([(key, value)]),
         }
