@@ -177,7 +177,8 @@ fn what_cannot_be_used_is_told_with_file_and_reason() {
     expect(&mismatched, NOW, "other.key", "certificate and private key do not match");
     let unchained = "certificate cannot be validated with the provided bundle or is not self-signed";
     expect(&files.put(&[&signer], Some(&[&other])), NOW, "ca.crt", unchained);
-    expect(&files.put(&[&signer], None), NOW, "ca.crt", unchained);
+    // What is trusted need not be self-signed: as in Go, it ends the chain.
+    DiskUpstreamAuthority::open(files.put(&[&signer], None), NOW).unwrap();
     let two = "with no bundle_file_path configured only self-signed CAs are supported";
     expect(&files.put(&[&signer, &top], None), NOW, "ca.crt", two);
     let good = files.put(&[&signer], Some(&[&top]));
