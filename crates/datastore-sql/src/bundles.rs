@@ -147,11 +147,23 @@ pub(crate) fn change_authority(
     }
 }
 
-pub(crate) fn delete(
+/// What a transaction of a deletion came to.
+pub(crate) enum Deleted {
+    /// There is no such bundle.
+    Nothing,
+    /// Some of the entries that federate with it are done; go on.
+    Some,
+    All(Bundle),
+}
+
+/// Entries of a deleted bundle that are changed in one transaction.
+const DELETE_BATCH: i64 = 1000;
+
+pub(crate) fn delete_batch(
     tx: &mut Tx<'_>,
     trust_domain: &TrustDomain,
     mode: BundleDeleteMode,
-) -> Result<Option<Bundle>> {
+) -> Result<Deleted> {
     let name = trust_domain.as_id_str();
     let found = tx.conn.first(
         "SELECT trust_domain, data, id FROM bundles WHERE trust_domain = ?",
@@ -159,33 +171,39 @@ pub(crate) fn delete(
         |row| Ok((row.int(2)?, read(row)?)),
     )?;
     let Some((row, bundle)) = found else {
-        return Ok(None);
+        return Ok(Deleted::Nothing);
     };
+    let of = "FROM federated_registration_entries F INNER JOIN registered_entries E \
+              ON E.id = F.registered_entry_id WHERE F.bundle_id = ?";
+    if mode == BundleDeleteMode::Restrict {
+        let count = tx.conn.first(&format!("SELECT COUNT(*) {of}"), &args![row], |row| row.int(0))?;
+        if let Some(count) = count.filter(|count| *count > 0) {
+            return Err(Error::FailedPrecondition(format!(
+                "cannot delete bundle; federated with {count} registration entries"
+            )));
+        }
+    }
     let federated = tx.conn.rows(
-        "SELECT E.id, E.entry_id FROM federated_registration_entries F INNER JOIN registered_entries E \
-         ON E.id = F.registered_entry_id WHERE F.bundle_id = ? ORDER BY E.id",
-        &args![row],
+        &format!("SELECT E.id, E.entry_id {of} ORDER BY E.id LIMIT ?"),
+        &args![row, DELETE_BATCH],
         |row| Ok((row.int(0)?, row.text(1)?.to_owned())),
     )?;
-    if !federated.is_empty() && mode == BundleDeleteMode::Restrict {
-        return Err(Error::FailedPrecondition(format!(
-            "cannot delete bundle; federated with {} registration entries",
-            federated.len()
-        )));
-    }
-    for (entry_row, id) in federated {
+    for (entry_row, id) in &federated {
         if mode == BundleDeleteMode::Delete {
-            entries::delete_row(tx, entry_row, &id)?;
+            entries::delete_row(tx, *entry_row, id)?;
         } else {
-            entries::dissociate(tx, &id, trust_domain, row)?;
+            entries::dissociate(tx, id, trust_domain, row)?;
         }
+    }
+    if federated.len() as i64 == DELETE_BATCH {
+        return Ok(Deleted::Some);
     }
     // Links whose entry is gone already.
     tx.conn.exec("DELETE FROM federated_registration_entries WHERE bundle_id = ?", &args![row])?;
     tx.conn.exec("DELETE FROM bundles WHERE id = ?", &args![row])?;
     tx.conn.exec("DELETE FROM steeple_bundle_marks WHERE trust_domain = ?", &args![name])?;
     tx.changed(Change::BundleGone { trust_domain: trust_domain.clone() });
-    Ok(Some(bundle))
+    Ok(Deleted::All(bundle))
 }
 
 /// Reads `trust_domain, data`.

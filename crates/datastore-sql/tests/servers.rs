@@ -391,3 +391,39 @@ async fn lookups_use_indexes() {
         assert!(plan.contains("Index") && !plan.contains("Seq Scan"), "{sql}\n{plan}");
     }
 }
+
+/// Tables, columns, defaults and indexes, without ours.
+fn description(database: &Database) -> String {
+    let sql = if database.engine() == Engine::Postgres {
+        "select table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable || ' ' || \
+         coalesce(column_default, '') from information_schema.columns where table_schema = 'public' \
+         and table_name not like 'steeple%' \
+         union all select indexdef from pg_indexes where schemaname = 'public' \
+         and indexname not like 'steeple%' order by 1"
+    } else {
+        "select concat(table_name, '.', ordinal_position, ' ', column_name, ' ', column_type, ' ', is_nullable, ' ', \
+         extra) as line from information_schema.columns where table_schema = database() \
+         and table_name not like 'steeple%' \
+         union all select concat(table_name, ' ', index_name, ' ', non_unique, ' ', seq_in_index, ' ', column_name) \
+         from information_schema.statistics where table_schema = database() and table_name not like 'steeple%' \
+         and index_name not like 'steeple%' order by line"
+    };
+    database.query(sql).unwrap().trim().to_owned()
+}
+
+/// As SPIRE 1.16 makes them: what stands in the files was read from databases that it made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_schema_is_spires() {
+    for (engine, spires) in [
+        (Engine::Postgres, include_str!("schema/postgres.txt")),
+        (Engine::MariaDb, include_str!("schema/mariadb.txt")),
+    ] {
+        let database = Database::new(engine).unwrap();
+        open(&database).await.close().await;
+        let ours = description(&database);
+        let missing: Vec<&str> =
+            spires.lines().filter(|line| !ours.lines().any(|own| own == *line)).collect();
+        assert_eq!(missing, Vec::<&str>::new(), "{engine}:\n{ours}");
+        assert_eq!(ours.lines().count(), spires.lines().count(), "{engine}:\n{ours}");
+    }
+}

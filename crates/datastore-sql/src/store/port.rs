@@ -12,6 +12,7 @@ use steeple_spiffe::{SpiffeId, TrustDomain};
 use tokio::sync::watch;
 
 use super::SqlStore;
+use crate::bundles::Deleted;
 use crate::{agents, bundles, changes, entries, federation, journals, tokens};
 
 /// Rows in one pruning transaction.
@@ -202,7 +203,14 @@ impl Datastore for SqlStore {
         mode: BundleDeleteMode,
     ) -> Result<Option<Bundle>> {
         let trust_domain = trust_domain.clone();
-        self.write(move |tx| bundles::delete(tx, &trust_domain, mode)).await
+        loop {
+            let of = trust_domain.clone();
+            match self.write(move |tx| bundles::delete_batch(tx, &of, mode)).await? {
+                Deleted::Nothing => return Ok(None),
+                Deleted::Some => {}
+                Deleted::All(bundle) => return Ok(Some(bundle)),
+            }
+        }
     }
 
     async fn prune_bundle(&self, trust_domain: &TrustDomain, before: i64, now: i64) -> Result<PrunedBundle> {
