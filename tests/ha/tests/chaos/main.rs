@@ -51,6 +51,7 @@ fn main() -> Result<()> {
     fastrand::seed(plan.seed);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
     let handle = runtime.handle().clone();
+    let _context = runtime.enter();
     let mut cluster = cluster::Cluster::start(&plan, &handle)?;
     let mut failures = Vec::new();
 

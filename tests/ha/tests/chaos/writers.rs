@@ -153,7 +153,8 @@ impl Writer {
             // One thing has one agent, so that its comings and goings can be counted there.
             parent_id: spiffe_id(&node((thing as usize + self.n) % self.agents)),
             selectors: vec![Selector { r#type: "unix".into(), value: format!("uid:{}", uid()) }],
-            hint: format!("h{step}"),
+            // Of two entries with one hint a workload gets only the older one.
+            hint: format!("{id}-{step}"),
             x509_svid_ttl: 600 + (step % 100) as i32,
             id,
             ..Entry::default()
