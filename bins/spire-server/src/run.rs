@@ -48,13 +48,13 @@ pub fn command(args: &[String]) -> u8 {
         |config, logs, tasks| async {
             let bound = build(config, logs, tasks).await?;
             tracing::debug!(
-                tcp = %bound.tcp,
-                socket = %bound.socket.display(),
-                health = bound.health.map(|addr| addr.to_string()),
-                prometheus = bound.prometheus.map(|addr| addr.to_string()),
-        bundle_endpoint = bound.bundle_endpoint.map(|addr| addr.to_string()),
-                "Server is up"
-            );
+                    tcp = %bound.tcp,
+                    socket = %bound.socket.display(),
+                    health = bound.health.map(|addr| addr.to_string()),
+                    prometheus = bound.prometheus.map(|addr| addr.to_string()),
+            bundle_endpoint = bound.bundle_endpoint.map(|addr| addr.to_string()),
+                    "Server is up"
+                );
             Ok(bound)
         },
     )
@@ -94,14 +94,15 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     let endpoints = endpoints::bind(&config, identity.live(), bundles.clone(), clock.clone()).await?;
     let (tcp, socket) = (endpoints.tcp_addr, config.socket_path.clone());
     let bundle_endpoint = match &config.federation.endpoint {
-        Some(wanted) => {
-            Some(federation::bind_endpoint(wanted, identity.live(), view.clone(), &tasks).await?)
-        }
+        Some(wanted) => Some(federation::bind_endpoint(wanted, identity.live(), view.clone(), &tasks).await?),
         None => None,
     };
 
     let own_bundle = jobs::OwnBundle::new(&view, &config);
     tasks.spawn_until_shutdown("view", OnEnd::Shutdown, follower.run());
+    if config.telemetry.is_some() {
+        tasks.spawn_until_shutdown("gauges", OnEnd::Log, metered::cache_gauges(view.clone()));
+    }
     let statics = config.federation.federates_with.clone();
     let runner = federation::Runner::new(store.clone(), view.clone(), clock.clone(), statics, orders);
     tasks.spawn_until_shutdown("federation", OnEnd::Shutdown, runner.run());

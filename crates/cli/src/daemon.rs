@@ -61,6 +61,7 @@ impl Daemon {
         };
         match outcome {
             Ok(()) => {
+                tracing::info!(subsystem_name = "catalog", "Catalog closed");
                 tracing::info!("{} stopped gracefully", self.title);
                 0
             }

@@ -76,7 +76,7 @@ impl PageRequest {
         let digits = self.token.bytes().all(|c| c.is_ascii_digit());
         match self.token.parse() {
             // Row ids are signed on every engine.
-            Ok(row) if digits && row <= i64::MAX as u64 => Ok(row),
+            Ok(row) if digits && i64::try_from(row).is_ok() => Ok(row),
             _ => Err(Error::BadPageToken(self.token.clone())),
         }
     }

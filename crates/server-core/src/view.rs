@@ -114,6 +114,11 @@ impl View {
         self.read().index.len()
     }
 
+    /// Number of agents. Walks over them all: for now and then.
+    pub fn agent_count(&self) -> usize {
+        self.read().index.agents().count()
+    }
+
     pub fn agent(&self, id: &SpiffeId) -> Option<Arc<Agent>> {
         self.read().index.agent(id)
     }

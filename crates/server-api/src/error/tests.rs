@@ -59,6 +59,10 @@ fn caused<E>(error: E, code: Code, message: &str, cause: &str) -> (E, Code, Stri
     (error, code, format!("{message}: {cause}"))
 }
 
+fn attestor(error: AttestError) -> crate::agent::AgentError {
+    crate::agent::AgentError::Attestor { name: "x".to_owned(), error }
+}
+
 #[test]
 fn agent_service() {
     use AgentError as E;
@@ -109,10 +113,10 @@ fn agent_service() {
             "failed to create join token ID",
             "path cannot contain empty segments",
         ),
-        row(E::Attestor(AttestError::InvalidArgument("a".to_owned())), InvalidArgument, "a"),
-        row(E::Attestor(AttestError::PermissionDenied("b".to_owned())), PermissionDenied, "b"),
-        row(E::Attestor(AttestError::Unavailable("c".to_owned())), Unavailable, "c"),
-        row(E::Attestor(AttestError::Internal("d".to_owned())), Internal, "d"),
+        row(attestor(AttestError::InvalidArgument("a".to_owned())), InvalidArgument, "nodeattestor(x): a"),
+        row(attestor(AttestError::PermissionDenied("b".to_owned())), PermissionDenied, "nodeattestor(x): b"),
+        row(attestor(AttestError::Unavailable("c".to_owned())), Unavailable, "nodeattestor(x): c"),
+        row(attestor(AttestError::Internal("d".to_owned())), Internal, "nodeattestor(x): d"),
         caused(
             E::ReceiveChallenge("EOF".to_owned()),
             Internal,

@@ -263,12 +263,12 @@ async fn a_wrong_answer_and_a_clash_with_the_server_are_refused() {
 async fn oversized_evidence_is_refused() {
     let attestors: Vec<Arc<dyn ServerNodeAttestor>> = vec![Arc::new(Riddle { rounds: 100 })];
     let server = start(Options { attestors, ..Options::default() }).await;
-    let status = attest(server.anonymous(), params("riddle", &[b'x'; 64 * 1024 + 1])).await.unwrap_err();
+    let status = attest(server.anonymous(), params("riddle", &vec![b'x'; 64 * 1024 + 1])).await.unwrap_err();
     assert_eq!(
         (status.code(), status.message()),
         (Code::InvalidArgument, "malformed param: attestation data payload is larger than 65536 bytes")
     );
-    let status = attest(server.anonymous(), params("riddle", &[b'x'; 300 * 1024])).await.unwrap_err();
+    let status = attest(server.anonymous(), params("riddle", &vec![b'x'; 300 * 1024])).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "not even read: {status}");
     assert!(status.message().contains("message length too large"), "{status}");
     // An attestor that goes on and on, or one that is led on.

@@ -249,7 +249,8 @@ async fn a_refresh_is_ordered_and_states_are_shown() {
     let ask = |trust_domain: &str| pb::RefreshBundleRequest { trust_domain: trust_domain.to_owned() };
     let status = client.refresh_bundle(ask("No")).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    let runs = tokio::spawn(async move {
+    let mut runs = tokio::task::JoinSet::new();
+    runs.spawn(async move {
         for outcome in [Refreshed::Done, Refreshed::Unmanaged, Refreshed::Failed("down".to_owned())] {
             orders.next().await.reply.send(outcome).unwrap();
         }
@@ -264,7 +265,7 @@ async fn a_refresh_is_ordered_and_states_are_shown() {
     let status = client.refresh_bundle(ask("other.org")).await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Internal, "failed to refresh bundle: down"));
 
-    let orders = runs.await.unwrap();
+    let orders = runs.join_next().await.unwrap().unwrap();
     let state = RelationshipState {
         is_static: true,
         last_attempt: 3,
