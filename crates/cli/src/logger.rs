@@ -40,7 +40,7 @@ impl<S: Service> ClientCommand for Get<S> {
     async fn run(&self, session: &mut Session) -> Result<(), Failure> {
         let now = call::<S>(session, "GetLogger", GetLoggerRequest {}).await;
         let now = now.context("error fetching logger")?;
-        session.answer(MESSAGE, &now, pretty)
+        session.answer(MESSAGE, &now, |now| pretty(*now))
     }
 }
 
@@ -59,7 +59,7 @@ impl<S: Service> ClientCommand for Set<S> {
         let request = SetLogLevelRequest { new_level: parse_level(&self.0.get())? as i32 };
         let now = call::<S>(session, "SetLogLevel", request).await;
         let now = now.context("failed to set log level")?;
-        session.answer(MESSAGE, &now, pretty)
+        session.answer(MESSAGE, &now, |now| pretty(*now))
     }
 }
 
@@ -76,7 +76,7 @@ impl<S: Service> ClientCommand for Reset<S> {
     async fn run(&self, session: &mut Session) -> Result<(), Failure> {
         let now = call::<S>(session, "ResetLogLevel", ResetLogLevelRequest {}).await;
         let now = now.context("failed to reset logger")?;
-        session.answer(MESSAGE, &now, pretty)
+        session.answer(MESSAGE, &now, |now| pretty(*now))
     }
 }
 
@@ -99,7 +99,7 @@ fn parse_level(text: &str) -> Result<LogLevel, Failure> {
     }
 }
 
-fn pretty(logger: &Logger) -> Result<String, Failure> {
+fn pretty(logger: Logger) -> Result<String, Failure> {
     let (current, launch) =
         (level_name(logger.current_level, "current")?, level_name(logger.launch_level, "launch")?);
     Ok(format!("Logger Level : {current}\nLaunch Level : {launch}\n\n"))
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn text() {
         let logger = Logger { current_level: LogLevel::Debug as i32, launch_level: LogLevel::Warn as i32 };
-        assert_eq!(pretty(&logger).unwrap(), "Logger Level : debug\nLaunch Level : warning\n\n");
-        assert!(pretty(&Logger::default()).is_err());
+        assert_eq!(pretty(logger).unwrap(), "Logger Level : debug\nLaunch Level : warning\n\n");
+        assert!(pretty(Logger::default()).is_err());
     }
 }

@@ -6,6 +6,9 @@ use std::process::ExitCode;
 
 use crate::Io;
 
+/// Takes the arguments behind a command's name (`["-h"]`: print the usage on stderr), answers the exit code.
+pub type Main = fn(&[String]) -> u8;
+
 /// One command.
 #[derive(Clone, Copy)]
 pub struct Command {
@@ -18,14 +21,13 @@ pub struct Command {
 
 #[derive(Clone, Copy)]
 pub enum Run {
-    /// Takes the arguments behind the name (`["-h"]`: print the usage on stderr) and answers the exit code.
-    With(fn(&[String]) -> u8),
+    With(Main),
     /// The same, if the first says so; else there is no such command.
-    Behind(fn() -> bool, fn(&[String]) -> u8),
+    Behind(fn() -> bool, Main),
 }
 
 impl Command {
-    fn run(&self) -> Option<fn(&[String]) -> u8> {
+    fn run(&self) -> Option<Main> {
         match self.run {
             Run::With(run) => Some(run),
             Run::Behind(flag, run) => flag().then_some(run),
@@ -85,7 +87,7 @@ impl Program {
     }
 
     /// The longest beginning of `words` that is a command, or a group of commands (`None`).
-    fn find(&self, words: &[String]) -> Option<(&str, Option<fn(&[String]) -> u8>)> {
+    fn find(&self, words: &[String]) -> Option<(&str, Option<Main>)> {
         (1..=words.len()).rev().find_map(|count| {
             let wanted = words[..count].join(" ");
             self.commands.iter().find_map(|command| {

@@ -69,8 +69,9 @@ impl ClientCommand for List {
         }
         let found = found.federation_relationships;
         let count = go::plural(found.len(), "federation relationship", "federation relationships");
-        let blocks: String = found.iter().map(|relationship| format!("\n{}", block(relationship))).collect();
-        session.io.print(&format!("Found {count}\n{blocks}"))
+        let blocks: Vec<String> = found.iter().map(block).collect();
+        let separated = if blocks.is_empty() { "" } else { "\n" };
+        session.io.print(&format!("Found {count}\n{separated}{}", blocks.join("\n")))
     }
 }
 

@@ -261,7 +261,7 @@ async fn two_servers_on_one_database_agree() {
     let (first_dir, second_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let first = start(config(first_dir.path(), "")).await.unwrap();
     let mut second = config(second_dir.path(), "");
-    second.plugins.connection_string = first_dir.path().join("data/db.sqlite3").display().to_string();
+    second.plugins.database = config(first_dir.path(), "").plugins.database;
     let second = start(second).await.unwrap();
     let own = |bound: &Bound| {
         let mut client = BundleClient::new(api(bound));

@@ -1,5 +1,7 @@
 //! `federation create`, `federation update`
 
+use std::fmt::Write as _;
+
 use steeple_cli::{Api, ClientCommand, Context as _, Failure, Session};
 use steeple_config::{FlagSet, go_quote};
 use steeple_proto::spire::api::server::trustdomain::v1::{
@@ -86,13 +88,16 @@ fn texts<'a>(
         match status {
             Some(status) if status.code != 0 => {
                 let (code, message) = (output::code(status.code), go_quote(&status.message));
-                errors.push_str(&format!(
+                let _ = write!(
+                    errors,
                     "Failed to {verb} the following federation relationship (code: {code}, msg: {message}):\n{}",
                     block(asked)
-                ));
+                );
                 failures += 1;
             }
-            _ => text.push_str(&format!("\n{}", done.map(block).unwrap_or_default())),
+            _ => {
+                let _ = write!(text, "\n{}", done.map(block).unwrap_or_default());
+            }
         }
     }
     text.push_str(&"\n".repeat(failures));
