@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lower_number_is_older_and_no_number_is_the_latest() {
+    fn f_05_a_lower_number_is_older_and_no_number_is_the_latest() {
         let bundle = |sequence_number, refresh_hint| {
             let mut bundle = Bundle::new(TrustDomain::new("other.org").unwrap());
             (bundle.sequence_number, bundle.refresh_hint) = (sequence_number, refresh_hint);

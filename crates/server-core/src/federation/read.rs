@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn another_trust_domains_bundle_is_not_taken() {
+    fn f_07_another_trust_domains_bundle_is_not_taken() {
         let read = |known: bool| read_bundle(&td("other.org"), document().as_bytes(), |_| known);
         let refused = ReadError::OtherTrustDomain { found: td("example.org"), expected: td("other.org") };
         assert_eq!(read(true).unwrap_err(), refused);

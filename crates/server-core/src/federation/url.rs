@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_a_url() {
+    fn f_14_what_may_be_a_url() {
         for url in [
             "https://other.org",
             "HTTPS://other.org/bundle?x=1",

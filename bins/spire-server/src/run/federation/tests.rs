@@ -151,7 +151,7 @@ fn tasks() -> TaskGroup {
 }
 
 #[tokio::test]
-async fn a_relationship_waits_for_its_bundle_and_then_keeps_it_fresh() {
+async fn f_29_a_relationship_waits_for_its_bundle_and_then_keeps_it_fresh() {
     let tasks = tasks();
     let peer = Peer::new("other.org", &tasks).await;
     let home = Home::new(BTreeMap::new(), tasks).await;

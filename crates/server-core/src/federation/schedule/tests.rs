@@ -36,7 +36,7 @@ fn names(due: Vec<(TrustDomain, Target)>) -> Vec<String> {
 }
 
 #[test]
-fn relationships_come_change_and_go() {
+fn f_09_relationships_come_change_and_go() {
     let mut schedule = Schedule::new();
     let moved = schedule.set_targets(targets([("a", web("1")), ("b", web("2"))]), NOW);
     assert_eq!(moved, [(td("a"), Moved::Managed(web("1"))), (td("b"), Moved::Managed(web("2")))]);
@@ -69,7 +69,7 @@ fn an_order_while_asking_is_carried_out_afterwards() {
 
 /// SPIRE's intervals, where it has one.
 #[test]
-fn intervals() {
+fn b_18_intervals() {
     let facts = |refresh_hint| Some(Facts { sequence_number: 0, refresh_hint });
     for (stored, failures, expected) in [
         (None, 0, 60),
@@ -95,7 +95,7 @@ fn intervals() {
 }
 
 #[test]
-fn health_is_kept() {
+fn f_04_polls_follow_the_hint_and_health_is_kept() {
     let mut schedule = Schedule::new();
     schedule.set_targets(targets([("a", spiffe("spiffe://a/spire/server"))]), NOW);
     let state = |schedule: &Schedule| schedule.states()[0].1.clone();
