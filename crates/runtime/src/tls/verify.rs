@@ -24,7 +24,7 @@ pub(super) enum Refusal {
     Malformed(X509Error),
     #[error(transparent)]
     NotAnSvid(VerifyError),
-    #[error("unexpected ID {found:?}; expected {expected:?}")]
+    #[error("unexpected ID \"{found}\"; expected \"{expected}\"")]
     UnexpectedId { found: SpiffeId, expected: SpiffeId },
 }
 

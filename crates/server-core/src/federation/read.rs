@@ -11,7 +11,7 @@ pub enum ReadError {
     #[error("what the endpoint served is no SPIFFE bundle: {0}; check the URL")]
     NotABundle(#[source] BundleError),
     #[error(
-        "what the endpoint served is the bundle of trust domain {found:?}, not of {expected:?}: an X.509 authority in it \
+        "what the endpoint served is the bundle of trust domain \"{found}\", not of \"{expected}\": an X.509 authority in it \
          has that trust domain's ID; check the URL"
     )]
     OtherTrustDomain { found: TrustDomain, expected: TrustDomain },
