@@ -81,30 +81,6 @@ pub(crate) fn state(conn: &Conn) -> Result<State> {
     state.ok_or_else(|| steeple_datastore::Error::Internal("steeple_meta is empty".into()))
 }
 
-/// SPIRE servers on this database keep the bundles of these trust domains fresh; we do not.
-pub(crate) fn federation_relationships(conn: &Conn) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    conn.each("SELECT trust_domain FROM federated_trust_domains ORDER BY trust_domain", &[], |row| {
-        names.push(row.text(0)?.to_owned());
-        Ok(())
-    })?;
-    Ok(names)
-}
-
-/// Told once, at start: bundles that grow old in silence end in refused peers.
-pub(crate) fn warn_of_federation(conn: &Conn) -> Result<()> {
-    let names = federation_relationships(conn)?;
-    if !names.is_empty() {
-        tracing::warn!(
-            subsystem_name = "sql",
-            trust_domains = names.join(","),
-            "The database has federation relationships, and this version does not refresh their bundles; keep them \
-             up to date with `spire-server bundle set`"
-        );
-    }
-    Ok(())
-}
-
 /// Logs what others wrote. Runs first in a write transaction, so that later revisions are later writes.
 pub(crate) fn reconcile(tx: &mut Tx<'_>) -> Result<()> {
     let conn = tx.conn;
@@ -352,25 +328,4 @@ pub(crate) fn restart(conn: &Conn) -> Result<()> {
         conn.exec("DELETE FROM steeple_event_gaps", &[])?;
     }
     changes::restart(conn)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Target;
-    use crate::schema;
-
-    #[test]
-    fn federation_relationships_are_found() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("db.sqlite3").display().to_string();
-        let conn = Conn::open(&Target::parse(&path).unwrap()).unwrap();
-        schema::create(&conn).unwrap();
-        assert!(federation_relationships(&conn).unwrap().is_empty());
-        for name in ["other.org", "another.org"] {
-            conn.exec("INSERT INTO federated_trust_domains (trust_domain) VALUES (?)", &args![name]).unwrap();
-        }
-        assert_eq!(federation_relationships(&conn).unwrap(), ["another.org", "other.org"]);
-        warn_of_federation(&conn).unwrap();
-    }
 }

@@ -33,7 +33,7 @@ pub(crate) fn lookups(ids: &[i64]) -> Vec<Ids> {
         .collect()
 }
 
-const SET_SIZES: [usize; 4] = [1, 8, 64, 512];
+const SET_SIZES: [usize; 5] = [1, 8, 64, 256, 512];
 
 impl Ids {
     pub fn condition(&self, column: &str) -> String {
@@ -87,7 +87,7 @@ pub(crate) fn insert_many<T, const N: usize>(
     Ok(())
 }
 
-const INSERT_SIZES: [usize; 4] = [256, 32, 8, 1];
+const INSERT_SIZES: [usize; 5] = [256, 64, 16, 4, 1];
 
 /// Hands children, which come ordered by parent id, to their parents, which are ordered too.
 pub(crate) struct Cursor<'a, P> {
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(lookups(&[3, 400]), [Ids::Set(vec![3, 400, 400, 400, 400, 400, 400, 400])]);
         let sparse: Vec<i64> = (0..600).map(|n| n * 10).collect();
         let sizes: Vec<usize> = lookups(&sparse).iter().map(|ids| ids.args().len()).collect();
-        assert_eq!(sizes, [512, 512]);
+        assert_eq!(sizes, [512, 256]);
     }
 
     #[test]

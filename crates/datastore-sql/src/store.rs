@@ -297,7 +297,6 @@ pub(crate) fn prepare(
     };
     conn.commit().map_err(setup)?;
     schema::unlock(conn).map_err(setup)?;
-    foreign::warn_of_federation(conn).map_err(setup)?;
     Ok(watermark)
 }
 

@@ -381,7 +381,7 @@ async fn lookups_use_indexes() {
         ["registered_entries", "selectors", "dns_names", "registered_entries_events", "steeple_changes"];
     database.query(&format!("analyze {}", tables.join(", "))).unwrap();
     for sql in [
-        "select * from registered_entries e where (e.spiffe_id, e.parent_id) in (('a', 'b')) order by e.id",
+        "select * from registered_entries e where (e.spiffe_id, e.parent_id) in (values ('a', 'b'), ('c', 'd')) order by e.id",
         "select * from registered_entries where entry_id in ('a', 'b')",
         "select * from selectors where registered_entry_id between 5 and 9 order by registered_entry_id, id",
         "select max(id) from registered_entries_events",

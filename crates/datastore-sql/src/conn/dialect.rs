@@ -94,8 +94,9 @@ impl Dialect {
     pub fn pairs(self, count: usize) -> String {
         let pairs = vec!["(?, ?)"; count].join(", ");
         match self {
-            Self::Sqlite => format!("VALUES {pairs}"),
-            Self::Postgres | Self::MySql => pairs,
+            // PostgreSQL plans a long list of pairs as that many conditions, and these as a join.
+            Self::Sqlite | Self::Postgres => format!("VALUES {pairs}"),
+            Self::MySql => pairs,
         }
     }
 

@@ -9,6 +9,12 @@ use steeple_databases::{Database, Engine};
 use steeple_datastore_sql::{DatabaseConfig, NetworkConfig, ServerKind, SqlStore, SqliteConfig};
 
 pub fn config(database: &Database) -> DatabaseConfig {
+    if database.engine() == Engine::MySql {
+        // MySQL 8.0.15's TLS is too old for us, and without TLS its default plugin wants RSA encryption.
+        let (user, password) = (steeple_databases::Server::USER, steeple_databases::Server::PASSWORD);
+        let native = format!("'{user}'@'127.0.0.1' IDENTIFIED WITH mysql_native_password BY '{password}'");
+        database.query(&format!("ALTER USER {native}")).unwrap();
+    }
     let kind = match database.engine() {
         Engine::Sqlite => return sqlite(&database.sqlite_file().unwrap()),
         Engine::Postgres => ServerKind::Postgres,
