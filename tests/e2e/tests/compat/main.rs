@@ -49,7 +49,7 @@ fn every_option_command_and_rpc_is_served_or_refused_by_name() -> Result<()> {
             _ => files.state(&d, row),
         };
         match state {
-            Ok(state) => found.push_str(&format!("{}\t{}\t{state}\n", row.kind, row.name)),
+            Ok(state) => found.extend([&row.kind, "\t", &row.name, "\t", &state.to_string(), "\n"]),
             Err(why) => faults.push(format!("{} {}: {why:#}", row.kind, row.name)),
         }
     }

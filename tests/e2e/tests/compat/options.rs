@@ -134,7 +134,7 @@ fn agent(option: &str, plugin: &[Plugin], block: &str) -> String {
 
 fn base(lines: &[(&str, &str)], option: &str) -> String {
     let kept = lines.iter().filter(|(key, _)| !option.starts_with(&format!("{key} =")));
-    kept.map(|(_, line)| format!("{line}\n")).collect()
+    kept.flat_map(|(_, line)| [*line, "\n"]).collect()
 }
 
 fn plugins(base: &[(&str, &str, bool, &str)], under_test: &[Plugin]) -> String {
@@ -143,7 +143,7 @@ fn plugins(base: &[(&str, &str, bool, &str)], under_test: &[Plugin]) -> String {
         let replaced =
             under_test.iter().any(|plugin| plugin.kind == *kind && (*only || plugin.name == *name));
         if !replaced {
-            text.push_str(&format!("{kind} \"{name}\" {{ plugin_data {{ {} }} }}\n", data));
+            text.extend([kind, " \"", name, "\" { plugin_data { ", data, " } }\n"]);
         }
     }
     text.extend(under_test.iter().map(|plugin| format!("{}\n", plugin.text)));
