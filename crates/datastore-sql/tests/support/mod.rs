@@ -63,6 +63,7 @@ impl Session {
             }
             Engine::MariaDb | Engine::MySql => {
                 let options = sqlx::mysql::MySqlConnectOptions::new()
+                    .ssl_mode(sqlx::mysql::MySqlSslMode::Disabled)
                     .host("127.0.0.1")
                     .port(port)
                     .username(user)
