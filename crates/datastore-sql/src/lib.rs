@@ -29,10 +29,18 @@
 //! and `attested_node_entries_events`, and changed rows of `bundles`, become revisions of the log. We write the event
 //! rows too, so SPIRE's events-based cache sees our writes.
 //!
+//! # Several servers on one database server
+//! Each write transaction first locks the row of `steeple_meta`: servers write one after another. PostgreSQL tells the others
+//! of each commit (NOTIFY); elsewhere, and for a SPIRE server's writes, one row is asked for every two seconds, on MySQL 25 times a
+//! second while something happens. A connection that breaks is made again; a transaction that the engine gave up runs again;
+//! one whose commit was not answered is reported as unknown.
+//!
 //! # Restored databases
 //! Beside the file stands `<database>-steeple`, which notes the log's id and how far it had come. A database that is behind
 //! its note, or has none, was restored: its log goes on under a new id, past the noted revision, and whoever followed the
-//! old one takes a snapshot. Losing the note costs that once, nothing else.
+//! old one takes a snapshot. Losing the note costs that once, nothing else. On a database server the log notes where it was
+//! written (`watermark`): a restored copy, and a standby that took over, start a new log in the same way, as does a database that is
+//! found behind what this server has seen.
 //!
 //! # Differences from SPIRE's store
 //! * Deleting a bundle in mode `DISSOCIATE` raises the revision number of the entries it unlinks and in mode `DELETE`

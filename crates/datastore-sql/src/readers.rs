@@ -167,7 +167,9 @@ impl Pool {
             idle.push(reader);
         }
         drop(idle);
-        left.into_iter().for_each(|reader| reader.conn.close());
+        for reader in left {
+            reader.conn.close();
+        }
     }
 }
 

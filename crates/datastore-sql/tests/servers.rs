@@ -16,7 +16,7 @@ use steeple_databases::{Database, Engine};
 use steeple_datastore::conformance::Replica;
 use steeple_datastore::conformance::fixtures::{NOW, authority, bundle, entry, id, trust_domain};
 use steeple_datastore::model::{Entry, JoinToken};
-use steeple_datastore::{Change, Created, Datastore, Error, Revision, Snapshot};
+use steeple_datastore::{Change, Created, Datastore, EntryFilter, Error, PageRequest, Revision, Snapshot};
 use steeple_datastore_sql::{NetworkConfig, ServerKind, SqlStore};
 use tokio::task::JoinSet;
 
@@ -140,8 +140,9 @@ fn spire_creates(database: &Database, name: &str, event: bool) {
         parent.as_str()
     );
     if event {
-        sql += &format!(
-            "insert into registered_entries_events (created_at, updated_at, entry_id) values ({now}, {now}, '{name}'); "
+        let row = format!(
+            "insert into registered_entries_events (created_at, updated_at, entry_id) values ({now}, {now}, '{name}');
+        sql.push_str(&row); "
         );
     }
     database.query(&(sql + "commit")).unwrap();
@@ -274,17 +275,17 @@ async fn a_replica_never_shows_less() {
         config.ro_connection_string = Some(other.connection_string());
         let store = open_with(config).await;
         create(&store, "a").await.unwrap();
-        assert_eq!(store.count_entries(&Default::default()).await.unwrap(), 1, "{engine}");
+        assert_eq!(store.count_entries(&EntryFilter::default()).await.unwrap(), 1, "{engine}");
         other.query("drop table steeple_meta").unwrap();
         assert_eq!(
-            store.list_entries(&Default::default(), &Default::default()).await.unwrap().items.len(),
+            store.list_entries(&EntryFilter::default(), &PageRequest::default()).await.unwrap().items.len(),
             1
         );
         // One that keeps up is.
         let mut config = self::config(&database);
         config.ro_connection_string = Some(database.connection_string());
         let store = open_with(config).await;
-        assert_eq!(store.count_entries(&Default::default()).await.unwrap(), 1, "{engine}");
+        assert_eq!(store.count_entries(&EntryFilter::default()).await.unwrap(), 1, "{engine}");
         assert!(store.fetch_bundle(&trust_domain("x.org")).await.unwrap().is_none());
     }
 }

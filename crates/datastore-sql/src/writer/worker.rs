@@ -187,10 +187,10 @@ impl Worker {
             tx.conn.control("RELEASE SAVEPOINT request")?;
         }
         let head = tx.number()?;
-        if let (Some(head), Some(state)) = (head, &before) {
-            if self.conn.dialect() == Dialect::Postgres {
-                notify::tell(&self.conn, &state.log_id, head)?;
-            }
+        if self.conn.dialect() == Dialect::Postgres
+            && let (Some(head), Some(state)) = (head, &before)
+        {
+            notify::tell(&self.conn, &state.log_id, head)?;
         }
         let head = match head {
             Some(head) => head,
