@@ -47,7 +47,9 @@ fn create(deployment: &Deployment, plan: &Plan) -> Result<Vec<String>> {
     let growth = last.as_secs_f64() / first.as_secs_f64();
     let limit = CREATE_LIMIT.mul_f64(plan.scale as f64 / 100_000.0) + CREATE_SLACK;
     let limit = limit.min(CREATE_LIMIT);
-    println!("  entry create -data: {all:?} (limit {limit:?}); first tenth {first:?}, last {last:?}: {growth:.2} times");
+    println!(
+        "  entry create -data: {all:?} (limit {limit:?}); first tenth {first:?}, last {last:?}: {growth:.2} times"
+    );
     let mut late = Vec::new();
     if all > limit {
         late.push(format!("creating {} entries took {all:?}", plan.scale));
@@ -77,8 +79,12 @@ fn cold_start(deployment: &mut Deployment, database: &Database, plan: &Plan) -> 
     let took = begin.elapsed();
     anyhow::ensure!(shown.contains(&format!("/{id}")), "{shown}");
     anyhow::ensure!(counted.starts_with(&plan.scale.to_string()), "{counted}");
-    println!("  start with {} log rows: first correct answer in {took:?} (limit {START_LIMIT:?})", rows.trim());
-    let rss = deployment.server.as_ref().and_then(steeple_e2e::Daemon::rss_kib).context("the server has gone")?;
+    println!(
+        "  start with {} log rows: first correct answer in {took:?} (limit {START_LIMIT:?})",
+        rows.trim()
+    );
+    let rss =
+        deployment.server.as_ref().and_then(steeple_e2e::Daemon::rss_kib).context("the server has gone")?;
     println!("  memory: {rss} KiB");
     Ok((took > START_LIMIT).then(|| format!("start took {took:?}")).into_iter().collect())
 }

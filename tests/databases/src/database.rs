@@ -107,7 +107,9 @@ impl Database {
         match self.engine {
             Engine::Sqlite => self.sqlite_file().unwrap_or_default().display().to_string(),
             Engine::Postgres => {
-                format!("host=127.0.0.1 port={port} dbname={name} user={user} password={password} sslmode=disable")
+                format!(
+                    "host=127.0.0.1 port={port} dbname={name} user={user} password={password} sslmode=disable"
+                )
             }
             Engine::MariaDb | Engine::MySql => {
                 format!("{user}:{password}@tcp(127.0.0.1:{port})/{name}?parseTime=true")

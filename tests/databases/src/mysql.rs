@@ -59,7 +59,12 @@ pub(crate) fn command(server: &Server) -> Result<Command> {
         let home = home(server)?;
         let mut command = unprivileged(&home.join("bin/mysqld"));
         command.arg("--no-defaults").arg(format!("--basedir={}", home.display()));
-        command.args(["--mysqlx=0", "--innodb-use-native-aio=0", "--skip-log-bin", "--default-time-zone=+00:00"]);
+        command.args([
+            "--mysqlx=0",
+            "--innodb-use-native-aio=0",
+            "--skip-log-bin",
+            "--default-time-zone=+00:00",
+        ]);
         (command, server.path("work").join("data"))
     };
     if server.engine() == Engine::MariaDb {
@@ -78,7 +83,11 @@ pub(crate) fn command(server: &Server) -> Result<Command> {
         .arg(format!("--ssl-cert={}", tls.server.display()))
         .arg(format!("--ssl-key={}", tls.server_key.display()))
         // A commit reaches the operating system: durable enough for a killed server.
-        .args(["--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync", "--innodb-doublewrite=0"])
+        .args([
+            "--innodb-flush-log-at-trx-commit=2",
+            "--innodb-flush-method=nosync",
+            "--innodb-doublewrite=0",
+        ])
         .args(["--innodb-log-file-size=16M", "--innodb-buffer-pool-size=64M", "--max-connections=400"]);
     Ok(command)
 }

@@ -33,7 +33,16 @@ pub(crate) fn initialize(server: &Server) -> Result<()> {
     private_dir(&data)?;
     private_dir(&server.path("run"))?;
     run_unprivileged(&tool("initdb")?, |command| {
-        command.arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"])
+        command.arg("-D").arg(&data).args([
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "--no-sync",
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+        ])
     })?;
     // Over the Unix socket only this harness comes in, over TCP who has the password (or, over TLS, a certificate).
     let rules = "local all all trust\n\

@@ -242,7 +242,8 @@ fn signal_all(parent: u32, signal: Signal) {
         // So that it starts no more of them meanwhile.
         pid(parent).and_then(|pid| Ok(kill_process(pid, Signal::STOP)?)).ok();
     }
-    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    let children =
+        std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
     for child in children.split_whitespace().filter_map(|word| word.parse().ok()).chain([parent]) {
         pid(child).and_then(|pid| Ok(kill_process(pid, signal)?)).ok();
     }

@@ -119,11 +119,6 @@ fn an_option_of_spire_that_is_not_served_is_refused_by_name() -> Result<()> {
     if d.subject_of("spire-agent") == Subject::Steeple {
         refuses(
             "spire-agent",
-            |c| c.replacen("agent {", "agent {\nauthorized_delegates = [\"spiffe://example.org/x\"]", 1),
-            &["authorized_delegates"],
-        )?;
-        refuses(
-            "spire-agent",
             |c| c.replace("WorkloadAttestor \"unix\"", "WorkloadAttestor \"docker\""),
             &["docker"],
         )?;
@@ -133,12 +128,7 @@ fn an_option_of_spire_that_is_not_served_is_refused_by_name() -> Result<()> {
     }
     refuses(
         "spire-server",
-        |c| c.replacen("server {", "server {\nexperimental { require_pq_kem = true }", 1),
-        &["require_pq_kem"],
-    )?;
-    refuses(
-        "spire-server",
-        |c| c.replacen("plugins {", "plugins {\nUpstreamAuthority \"disk\" { plugin_data {} }", 1),
+        |c| c.replacen("plugins {", "plugins {\nUpstreamAuthority \"vault\" { plugin_data {} }", 1),
         &["UpstreamAuthority"],
     )?;
     refuses(

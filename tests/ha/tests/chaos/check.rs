@@ -23,7 +23,8 @@ fn rows(cluster: &Cluster, sql: &str) -> Result<Vec<Vec<String>>> {
         Some(server) => server.query(cluster.database.name(), sql)?,
         None => cluster.database.query(sql)?,
     };
-    let separator = if matches!(cluster.database.engine(), Engine::MariaDb | Engine::MySql) { '\t' } else { '|' };
+    let separator =
+        if matches!(cluster.database.engine(), Engine::MariaDb | Engine::MySql) { '\t' } else { '|' };
     Ok(told.lines().map(|line| line.split(separator).map(str::to_owned).collect()).collect())
 }
 
@@ -46,7 +47,8 @@ pub fn forget(cluster: &Cluster) -> Result<()> {
 /// Every acknowledged write is stored, and nothing that nobody wrote.
 pub fn writes(cluster: &Cluster, run: &Arc<Run>) -> Result<Vec<String>> {
     let mut stored = BTreeMap::new();
-    let sql = "select entry_id, parent_id, spiffe_id, hint, ttl from registered_entries where entry_id like 'w%'";
+    let sql =
+        "select entry_id, parent_id, spiffe_id, hint, ttl from registered_entries where entry_id like 'w%'";
     for row in rows(cluster, sql)? {
         let path = |id: &str| id.trim_start_matches(TRUST_DOMAIN).to_owned();
         stored.insert(row[0].clone(), format!("{}|{}|{}|{}", path(&row[1]), path(&row[2]), row[3], row[4]));
@@ -62,7 +64,8 @@ pub fn writes(cluster: &Cluster, run: &Arc<Run>) -> Result<Vec<String>> {
         let shown = first.server_ok(&["bundle", "list", "-format", "spiffe", "-id", &row[0]])?;
         let shown: serde_json::Value = serde_json::from_str(&shown)?;
         let name = row[0].trim_start_matches("spiffe://");
-        stored.insert(format!("bundle {name}"), shown["spiffe_refresh_hint"].as_i64().unwrap_or(0).to_string());
+        stored
+            .insert(format!("bundle {name}"), shown["spiffe_refresh_hint"].as_i64().unwrap_or(0).to_string());
     }
     Ok(run.ledger().differences(&stored))
 }
@@ -109,7 +112,11 @@ async fn answers_now(cluster: &Cluster) -> Result<Vec<String>> {
     for (s, server) in cluster.servers.iter().enumerate() {
         wrong.extend(others(cluster, s, steeple_e2e::connect_uds(&server.server_socket()).await?).await?);
     }
-    println!("{compared} entries of {} agents compared at {} servers", cluster.agents.len(), cluster.servers.len());
+    println!(
+        "{compared} entries of {} agents compared at {} servers",
+        cluster.agents.len(),
+        cluster.servers.len()
+    );
     Ok(wrong)
 }
 
@@ -117,7 +124,8 @@ async fn others(cluster: &Cluster, s: usize, channel: tonic::transport::Channel)
     let mut wrong = Vec::new();
     let sql = "select spiffe_id, serial_number from attested_node_entries where spiffe_id like '%victim%' order by 1";
     for row in rows(cluster, sql)?.iter().take(200) {
-        let request = GetAgentRequest { id: spiffe_id(row[0].trim_start_matches(TRUST_DOMAIN)), output_mask: None };
+        let request =
+            GetAgentRequest { id: spiffe_id(row[0].trim_start_matches(TRUST_DOMAIN)), output_mask: None };
         match AgentClient::new(channel.clone()).get_agent(request).await {
             Ok(agent) if agent.get_ref().banned == row[1].is_empty() => {}
             other => wrong.push(format!("server {s}, {}: {other:?}", row[0])),

@@ -34,8 +34,7 @@ impl Cluster {
         let proxy = backend.as_ref().map(|server| Proxy::start(server.port(), handle)).transpose()?;
         let port = free_port()?;
         let hosts: Vec<String> = (0..plan.servers).map(|n| format!("127.0.0.{}", 11 + n)).collect();
-        let mut cluster =
-            Self { agents: Vec::new(), servers: Vec::new(), proxy, database, backend, port };
+        let mut cluster = Self { agents: Vec::new(), servers: Vec::new(), proxy, database, backend, port };
         for host in &hosts {
             let mut builder =
                 Deployment::builder().disk_keys().database(&cluster.database).listen(host, port);
@@ -69,8 +68,16 @@ impl Cluster {
         agent.start_agent_with(&["-joinToken", token])?;
         // A workload that always has an identity keeps its stream.
         server.server_ok(&[
-            "entry", "create", "-entryID", &format!("anchor-{n}"), "-spiffeID",
-            &format!("spiffe://example.org/anchor-{n}"), "-parentID", &id, "-selector", &format!("unix:uid:{}", uid()),
+            "entry",
+            "create",
+            "-entryID",
+            &format!("anchor-{n}"),
+            "-spiffeID",
+            &format!("spiffe://example.org/anchor-{n}"),
+            "-parentID",
+            &id,
+            "-selector",
+            &format!("unix:uid:{}", uid()),
         ])?;
         self.agents.push(agent);
         Ok(())

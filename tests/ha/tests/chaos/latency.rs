@@ -42,7 +42,10 @@ pub async fn measure(cluster: &Cluster) -> Result<Vec<String>> {
             let begin = Instant::now();
             let request = BatchCreateEntryRequest { entries: vec![entry], output_mask: None };
             let results = entries.batch_create_entry(request).await?.into_inner().results;
-            anyhow::ensure!(results.iter().all(|r| r.status.as_ref().is_some_and(|s| s.code == 0)), "{results:?}");
+            anyhow::ensure!(
+                results.iter().all(|r| r.status.as_ref().is_some_and(|s| s.code == 0)),
+                "{results:?}"
+            );
             for stream in &mut streams {
                 seen(stream, &id).await?;
                 samples.push(begin.elapsed());
@@ -57,8 +60,14 @@ pub async fn measure(cluster: &Cluster) -> Result<Vec<String>> {
         steeple_databases::Engine::Postgres => P99_LIMIT,
         _ => P99_LIMIT_POLLED,
     };
-    println!("write on one server → delta on a stream of another: p50 {p50:?}, p99 {p99:?} of {} (limit {limit:?})", samples.len());
-    Ok((p99 > limit).then(|| format!("visibility on other servers: p99 {p99:?}, limit {limit:?}")).into_iter().collect())
+    println!(
+        "write on one server → delta on a stream of another: p50 {p50:?}, p99 {p99:?} of {} (limit {limit:?})",
+        samples.len()
+    );
+    Ok((p99 > limit)
+        .then(|| format!("visibility on other servers: p99 {p99:?}, limit {limit:?}"))
+        .into_iter()
+        .collect())
 }
 
 async fn seen(stream: &mut Streaming<WatchResponse>, id: &str) -> Result<()> {

@@ -1,5 +1,9 @@
 //! `cargo test -p steeple-ha --test chaos -- [--minutes N] [--servers N] [--agents N] [--database ENGINE] [--seed N]`
-#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a black box looks at the real clock and prints")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a black box looks at the real clock and prints"
+)]
 
 mod calls;
 mod check;

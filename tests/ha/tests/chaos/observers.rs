@@ -70,8 +70,11 @@ async fn follow(socket: &std::path::Path, seen: &Mutex<Seen>) -> Result<()> {
     let mut workload = Workload::connect(socket).await?;
     let mut stream = workload.api.fetch_x509svid(Workload::request(X509svidRequest {})).await?.into_inner();
     while let Some(message) = stream.message().await? {
-        let names: BTreeSet<String> =
-            message.svids.iter().filter_map(|svid| Some(svid.spiffe_id.rsplit_once('/')?.1.to_owned())).collect();
+        let names: BTreeSet<String> = message
+            .svids
+            .iter()
+            .filter_map(|svid| Some(svid.spiffe_id.rsplit_once('/')?.1.to_owned()))
+            .collect();
         let mut seen = lock(seen);
         for name in names.difference(&seen.now.clone()) {
             *seen.came.entry(name.clone()).or_default() += 1;

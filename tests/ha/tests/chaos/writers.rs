@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use steeple_e2e::uid;
+use steeple_proto::spire::api::server::agent::v1::{
+    BanAgentRequest, CreateJoinTokenRequest, DeleteAgentRequest, agent_client::AgentClient,
+};
 use steeple_proto::spire::api::server::bundle::v1::{
     BatchDeleteFederatedBundleRequest, BatchSetFederatedBundleRequest,
     batch_delete_federated_bundle_request::Mode, bundle_client::BundleClient,
-};
-use steeple_proto::spire::api::server::agent::v1::{
-    BanAgentRequest, CreateJoinTokenRequest, DeleteAgentRequest, agent_client::AgentClient,
 };
 use steeple_proto::spire::api::server::entry::v1::{
     BatchCreateEntryRequest, BatchDeleteEntryRequest, BatchUpdateEntryRequest, entry_client::EntryClient,
@@ -20,9 +20,9 @@ use steeple_proto::spire::api::types::{Bundle, Entry, EntryMask, Selector, Spiff
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
+use crate::Run;
 use crate::calls::{self, PATIENCE};
 use crate::cluster::{Cluster, node};
-use crate::Run;
 
 /// Things that each writer has in hand.
 const THINGS: u64 = 12;
@@ -46,15 +46,12 @@ impl Writers {
 pub fn start(cluster: &Cluster, run: &Arc<Run>, handle: &tokio::runtime::Handle) -> Writers {
     let mut tasks = JoinSet::new();
     for (n, server) in cluster.servers.iter().enumerate() {
-        let writer = Writer {
-            n,
-            socket: server.server_socket(),
-            agents: cluster.agents.len(),
-            run: run.clone(),
-        };
+        let writer =
+            Writer { n, socket: server.server_socket(), agents: cluster.agents.len(), run: run.clone() };
         let other = writer.clone();
         tasks.spawn_on(async move { writer.entries().await }, handle);
-        let anonymous = calls::channel(server, &format!("127.0.0.{}:{}", 11 + n, cluster.port), Default::default());
+        let anonymous =
+            calls::channel(server, &format!("127.0.0.{}:{}", 11 + n, cluster.port), Default::default());
         tasks.spawn_on(
             async move {
                 if let Ok(anonymous) = anonymous {
@@ -103,7 +100,9 @@ impl Writer {
         self.run.ledger().attempt(key, state);
         let answer = tokio::time::timeout(PATIENCE, call).await;
         let done = match &answer {
-            Ok(Ok(items)) => items.iter().flatten().all(|item| item.code == 0 || deletes && item.code == NOT_FOUND),
+            Ok(Ok(items)) => {
+                items.iter().flatten().all(|item| item.code == 0 || deletes && item.code == NOT_FOUND)
+            }
             Ok(Err(status)) => deletes && status.code() == tonic::Code::NotFound,
             Err(_) => false,
         };
@@ -130,7 +129,9 @@ impl Writer {
                 let entry = self.entry(thing, step);
                 let key = entry.id.clone();
                 let (outcome, after) = match *held {
-                    Some(false) => (self.attempt(&key, Some(text(&entry)), create(&mut client, entry)).await, true),
+                    Some(false) => {
+                        (self.attempt(&key, Some(text(&entry)), create(&mut client, entry)).await, true)
+                    }
                     Some(true) if fastrand::bool() => {
                         (self.attempt(&key, Some(text(&entry)), update(&mut client, entry)).await, true)
                     }
@@ -186,15 +187,22 @@ impl Writer {
         let name = format!("b{}-{}.test", self.n, fastrand::u64(..4));
         let key = format!("bundle {name}");
         if fastrand::u8(..4) == 0 {
-            let request =
-                BatchDeleteFederatedBundleRequest { trust_domains: vec![name], mode: Mode::Dissociate as i32 };
+            let request = BatchDeleteFederatedBundleRequest {
+                trust_domains: vec![name],
+                mode: Mode::Dissociate as i32,
+            };
             let call = async {
                 let results = client.batch_delete_federated_bundle(request).await?.into_inner().results;
                 Ok(results.into_iter().map(|result| result.status).collect())
             };
             return self.attempt(&key, None, call).await;
         }
-        let bundle = Bundle { trust_domain: name, refresh_hint: step as i64, sequence_number: step, ..Bundle::default() };
+        let bundle = Bundle {
+            trust_domain: name,
+            refresh_hint: step as i64,
+            sequence_number: step,
+            ..Bundle::default()
+        };
         let request = BatchSetFederatedBundleRequest { bundle: vec![bundle], output_mask: None };
         let call = async {
             let results = client.batch_set_federated_bundle(request).await?.into_inner().results;
@@ -258,6 +266,7 @@ async fn update(client: &mut EntryClient<Channel>, entry: Entry) -> Items {
 }
 
 async fn delete(client: &mut EntryClient<Channel>, id: String) -> Items {
-    let results = client.batch_delete_entry(BatchDeleteEntryRequest { ids: vec![id] }).await?.into_inner().results;
+    let results =
+        client.batch_delete_entry(BatchDeleteEntryRequest { ids: vec![id] }).await?.into_inner().results;
     Ok(results.into_iter().map(|result| result.status).collect())
 }
