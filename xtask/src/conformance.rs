@@ -200,7 +200,7 @@ fn id_of(test: &str) -> Option<String> {
     let (prefix, rest) = test.split_once('_')?;
     let number = rest.split('_').next()?;
     let is_number = number.len() == 2 && number.bytes().all(|c| c.is_ascii_digit());
-    let is_prefix = ["id", "x5", "j", "b", "bm", "we", "wa"].contains(&prefix);
+    let is_prefix = ["id", "x5", "j", "b", "bm", "we", "wa", "f"].contains(&prefix);
     (is_prefix && is_number).then(|| format!("{}-{number}", prefix.to_uppercase()))
 }
 
