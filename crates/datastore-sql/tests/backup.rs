@@ -39,7 +39,7 @@ fn rows(file: &[u8], whole_seconds: bool) -> BTreeMap<String, Vec<serde_json::Va
     for line in std::str::from_utf8(file).unwrap().lines() {
         let mut json: serde_json::Value = serde_json::from_str(line).unwrap();
         if let Some(name) = json.get("table") {
-            table = name.as_str().unwrap().to_owned();
+            name.as_str().unwrap().clone_into(&mut table);
             tables.entry(table.clone()).or_default();
         } else if let Some(row) = json.as_array_mut() {
             for value in row.iter_mut().filter(|_| whole_seconds) {

@@ -141,9 +141,9 @@ fn spire_creates(database: &Database, name: &str, event: bool) {
     );
     if event {
         let row = format!(
-            "insert into registered_entries_events (created_at, updated_at, entry_id) values ({now}, {now}, '{name}');
-        sql.push_str(&row); "
+            "insert into registered_entries_events (created_at, updated_at, entry_id) values ({now}, {now}, '{name}'); "
         );
+        sql.push_str(&row);
     }
     database.query(&(sql + "commit")).unwrap();
 }

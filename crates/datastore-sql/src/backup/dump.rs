@@ -134,7 +134,7 @@ fn read_row(row: &Row<'_>, table: &'static Table) -> Result<Vec<Value>, BackupEr
         read_value(row, index, *kind).map_err(|reason| BackupError::Unreadable {
             table: table.name,
             row: row.int(0).unwrap_or_default(),
-            column: *name,
+            column: name,
             reason: reason.to_string(),
         })
     };

@@ -2,6 +2,7 @@
 //! with counts and the SHA-256 of all that stands before it, so that a file that was cut short or changed is noticed.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{BufRead, Read, Write};
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -216,7 +217,10 @@ impl<'a> Reader<'a> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]
