@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use steeple_databases::{Database, Engine};
 use steeple_datastore::conformance::fixtures;
-use steeple_datastore::{Datastore, Error, Result};
+use steeple_datastore::{Datastore, EntryFilter, Error, Result};
 use steeple_datastore_sql::{DatabaseConfig, SqlStore, SqliteConfig};
 use support::{Session, config, open, try_open};
 
@@ -87,7 +87,7 @@ async fn lost_and_back() {
             write_patiently(&store, &format!("after-{round}")).await;
             // Reading connections recover, too.
             let end = Instant::now() + Duration::from_secs(10);
-            while store.count_entries(&Default::default()).await.is_err() {
+            while store.count_entries(&EntryFilter::default()).await.is_err() {
                 assert!(Instant::now() < end, "{engine}: reads do not come back");
             }
             assert!(

@@ -22,7 +22,11 @@ pub(super) struct ConfigFlags {
 impl ConfigFlags {
     pub fn new(flags: &mut FlagSet) -> Self {
         Self {
-            config: flags.string("config", RunFlags::DEFAULT_CONFIG, "Path of the server's configuration file"),
+            config: flags.string(
+                "config",
+                RunFlags::DEFAULT_CONFIG,
+                "Path of the server's configuration file",
+            ),
             expand_env: flags.bool("expandEnv", false, "Replace $VAR and ${VAR} in the configuration file"),
         }
     }

@@ -7,9 +7,7 @@ use steeple_datastore_sql::DatabaseConfig;
 
 use super::attestors::{self, AttestorConfig};
 use super::{LoadError, data_store};
-use steeple_cli::settings::{
-    exactly_one, invalid, no_data, refuse_external, string, unsupported_plugin,
-};
+use steeple_cli::settings::{exactly_one, invalid, no_data, refuse_external, string, unsupported_plugin};
 
 /// What the server builds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,8 +87,7 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
     if stores.len() > 1 {
         return Err(LoadError::Other("only one DataStore plugin is allowed".to_owned()));
     }
-    let database =
-        stores.pop().ok_or_else(|| LoadError::Other("expecting a DataStore plugin".to_owned()))?;
+    let database = stores.pop().ok_or_else(|| LoadError::Other("expecting a DataStore plugin".to_owned()))?;
     exactly_one("KeyManager", key_managers.len())?;
     let key_manager = key_managers.pop().unwrap_or(KeyManagerConfig::Memory);
     if upstreams.len() > 1 {
