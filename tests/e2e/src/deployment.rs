@@ -220,8 +220,7 @@ impl DeploymentBuilder {
             Some(port) => port,
             None => free_port()?,
         };
-        let deployment =
-            Deployment { server: None, agent: None, dir, bin, port, builder: self, database };
+        let deployment = Deployment { server: None, agent: None, dir, bin, port, builder: self, database };
         deployment.write_config()?;
         Ok(deployment)
     }
@@ -345,7 +344,8 @@ plugins {{
 {}"#,
                 b.servers.as_ref().unwrap_or(&b.host),
                 b.agent_options,
-                b.workload_attestor, b.agent_blocks
+                b.workload_attestor,
+                b.agent_blocks
             ),
         )?;
         Ok(())
