@@ -144,13 +144,11 @@ impl Database {
 
     /// Runs SQL on it as the server's administrator; rows as lines, columns separated by `|` (tab in MySQL).
     pub fn query(&self, sql: &str) -> Result<String> {
-        match self.server() {
-            Some(server) => server.query(&self.name, sql),
-            None => {
-                let file = self.sqlite_file().context("no file")?;
-                run(Command::new("python3").args(["-c", SQLITE]).arg(file).arg(sql))
-            }
+        if let Some(server) = self.server() {
+            return server.query(&self.name, sql);
         }
+        let file = self.sqlite_file().context("no file")?;
+        run(Command::new("python3").args(["-c", SQLITE]).arg(file).arg(sql))
     }
 }
 

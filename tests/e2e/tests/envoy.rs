@@ -1,6 +1,7 @@
 //! Real Envoys terminate and originate mutual TLS with what the agent tells them: the files in `examples/envoy`.
 #![allow(clippy::disallowed_methods, reason = "a black box looks at the real clock")]
 
+use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,9 @@ use steeple_proto::steeple::server::v1::rotation_client::RotationClient;
 struct Mesh {
     client: u16,
     server: Envoy,
-    _client: Envoy,
+    /// It ends with the mesh.
+    #[allow(dead_code, reason = "held")]
+    client_envoy: Envoy,
 }
 
 struct Envoy {
@@ -36,9 +39,10 @@ impl Envoy {
             text = text.replace(from, to);
         }
         let admin = free_port()?;
-        text.push_str(&format!(
-            "admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}\n"
-        ));
+        writeln!(
+            text,
+            "admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}}}"
+        )?;
         let path = d.path(&format!("{admin}-{config}"));
         std::fs::write(&path, text)?;
         let arguments =
@@ -92,7 +96,7 @@ fn answer(stream: &TcpStream) -> std::io::Result<()> {
                 break;
             }
             if let Some(value) = line.strip_prefix("x-forwarded-client-cert: ") {
-                who = value.trim().to_owned();
+                value.trim().clone_into(&mut who);
             }
         }
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{who}", who.len());
@@ -128,8 +132,8 @@ impl Mesh {
         let mut changes = vec![("port_value: 9443", format!("port_value: {tls}"))];
         changes.push(("port_value: 9080", format!("port_value: {client}")));
         changes.extend_from_slice(client_changes);
-        let _client = Envoy::start(d, "client.yaml", &changes)?;
-        Ok(Self { client, server, _client })
+        let client_envoy = Envoy::start(d, "client.yaml", &changes)?;
+        Ok(Self { client, server, client_envoy })
     }
 
     /// Once both are up: status and body of one request.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use steeple_cli::settings::{invalid, place, refuse, string};
-use steeple_config::{Block, Strictness, UnknownKeys};
+use steeple_config::{Block, GoDuration, Strictness, UnknownKeys};
 use steeple_datastore::EndpointProfile;
 use steeple_server_core::federation::{Target, check_url};
 use steeple_spiffe::{SpiffeId, TrustDomain};
@@ -74,7 +74,7 @@ fn bundle_endpoint(
     })?;
     let refresh_hint = match string(&mut block, "refresh_hint")? {
         None => DEFAULT_HINT,
-        Some(_) => block.duration("refresh_hint")?.map_or(DEFAULT_HINT, |hint| hint.seconds()),
+        Some(_) => block.duration("refresh_hint")?.map_or(DEFAULT_HINT, GoDuration::seconds),
     };
     if refresh_hint >= HIGH_HINT {
         warnings.push(
@@ -112,9 +112,8 @@ fn serving_profile(block: &mut Block<'_>, warnings: &mut Vec<String>) -> Result<
         return Ok(ServingProfile::HttpsSpiffe);
     }
     let mut profiles = block.labelled("profile")?;
-    let (name, mut profile) = match (profiles.pop(), profiles.pop()) {
-        (Some(one), None) => one,
-        _ => return Err(wrong("exactly one bundle endpoint profile is expected")),
+    let (Some((name, mut profile)), None) = (profiles.pop(), profiles.pop()) else {
+        return Err(wrong("exactly one bundle endpoint profile is expected"));
     };
     match name.as_str() {
         "https_spiffe" => Ok(ServingProfile::HttpsSpiffe),
@@ -135,15 +134,14 @@ fn serving_profile(block: &mut Block<'_>, warnings: &mut Vec<String>) -> Result<
 fn serving_files(mut block: Block<'_>) -> Result<ServingProfile, LoadError> {
     let mut path = |key: &str| -> Result<PathBuf, LoadError> {
         let path = string(&mut block, key)?;
-        path.map(PathBuf::from).ok_or_else(|| invalid(&block, key, "must be configured").into())
+        path.map(PathBuf::from).ok_or_else(|| invalid(&block, key, "must be configured"))
     };
     let (certificate, key) = (path("cert_file_path")?, path("key_file_path")?);
-    let sync_every = match string(&mut block, "file_sync_interval")? {
-        None => DEFAULT_FILE_SYNC,
-        Some(_) => {
-            let interval = block.duration("file_sync_interval")?.and_then(|interval| interval.to_std());
-            interval.ok_or_else(|| invalid(&block, "file_sync_interval", "must not be negative"))?
-        }
+    let sync_every = if string(&mut block, "file_sync_interval")?.is_none() {
+        DEFAULT_FILE_SYNC
+    } else {
+        let interval = block.duration("file_sync_interval")?.and_then(GoDuration::to_std);
+        interval.ok_or_else(|| invalid(&block, "file_sync_interval", "must not be negative"))?
     };
     let sync_every = if sync_every.is_zero() { DEFAULT_FILE_SYNC } else { sync_every };
     Ok(ServingProfile::HttpsWeb { certificate, key, sync_every })
@@ -193,9 +191,8 @@ fn peer_profile(peer: &mut Block<'_>, name: &str) -> Result<EndpointProfile, Loa
         LoadError::Other(format!("error parsing federation relationship for trust domain {name:?}: {text}"))
     };
     let mut profiles = peer.labelled("bundle_endpoint_profile")?;
-    let (profile, mut block) = match (profiles.pop(), profiles.pop()) {
-        (Some(one), None) => one,
-        _ => return Err(wrong("exactly one bundle endpoint profile is expected")),
+    let (Some((profile, mut block)), None) = (profiles.pop(), profiles.pop()) else {
+        return Err(wrong("exactly one bundle endpoint profile is expected"));
     };
     match profile.as_str() {
         "https_web" => Ok(EndpointProfile::HttpsWeb),

@@ -35,6 +35,7 @@ pub enum KeyManagerConfig {
 
 /// The one upstream authority: `disk`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_field_names, reason = "as the options are named")]
 pub struct UpstreamConfig {
     pub cert_file_path: PathBuf,
     pub key_file_path: PathBuf,

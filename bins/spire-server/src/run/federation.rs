@@ -149,18 +149,19 @@ impl Runner {
             None => Refreshed::Done,
             Some(why) => Refreshed::Failed(why.clone()),
         };
-        match self.schedule.finished(&trust_domain, attempt, self.clock.now()) {
-            Some(next) => tracing::debug!(
+        if let Some(next) = self.schedule.finished(&trust_domain, attempt, self.clock.now()) {
+            tracing::debug!(
                 subsystem_name = "bundle_client",
                 trust_domain = trust_domain.name(),
                 at = steeple_cli::go::rfc3339_utc(next),
                 "Scheduling next bundle refresh"
-            ),
-            None => tracing::info!(
+            );
+        } else {
+            tracing::info!(
                 subsystem_name = "bundle_client",
                 trust_domain = trust_domain.name(),
                 "No longer polling for updates"
-            ),
+            );
         }
         // The state that `ListStates` shows is that of after the refresh.
         self.orders.publish(self.schedule.states());

@@ -64,7 +64,7 @@ fn main() -> Result<()> {
 
     println!("== writers, and servers and the database killed at random");
     let run = Arc::new(Run::default());
-    let observers = observers::start(&cluster, &handle)?;
+    let observers = observers::start(&cluster, &handle);
     let writers = writers::start(&cluster, &run, &handle);
     let kills = cluster.harm_for(plan.length)?;
     println!("{kills}");

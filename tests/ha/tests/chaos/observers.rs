@@ -46,7 +46,7 @@ impl Observers {
     }
 }
 
-pub fn start(cluster: &Cluster, handle: &tokio::runtime::Handle) -> Result<Observers> {
+pub fn start(cluster: &Cluster, handle: &tokio::runtime::Handle) -> Observers {
     let mut tasks = JoinSet::new();
     let mut all = Vec::new();
     for agent in &cluster.agents {
@@ -54,7 +54,7 @@ pub fn start(cluster: &Cluster, handle: &tokio::runtime::Handle) -> Result<Obser
         all.push(seen.clone());
         tasks.spawn_on(observe(agent.workload_socket(), seen), handle);
     }
-    Ok(Observers { seen: all, _tasks: tasks })
+    Observers { seen: all, _tasks: tasks }
 }
 
 async fn observe(socket: PathBuf, seen: Arc<Mutex<Seen>>) {

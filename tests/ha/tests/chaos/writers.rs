@@ -50,8 +50,11 @@ pub fn start(cluster: &Cluster, run: &Arc<Run>, handle: &tokio::runtime::Handle)
             Writer { n, socket: server.server_socket(), agents: cluster.agents.len(), run: run.clone() };
         let other = writer.clone();
         tasks.spawn_on(async move { writer.entries().await }, handle);
-        let anonymous =
-            calls::channel(server, &format!("127.0.0.{}:{}", 11 + n, cluster.port), Default::default());
+        let anonymous = calls::channel(
+            server,
+            &format!("127.0.0.{}:{}", 11 + n, cluster.port),
+            steeple_runtime::tls::LiveIdentity::default(),
+        );
         tasks.spawn_on(
             async move {
                 if let Ok(anonymous) = anonymous {
@@ -246,6 +249,7 @@ pub fn text(entry: &Entry) -> String {
     format!("{}|{}|{}|{}", path(&entry.parent_id), path(&entry.spiffe_id), entry.hint, entry.x509_svid_ttl)
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as messages hold it")]
 pub fn spiffe_id(path: &str) -> Option<Spiffeid> {
     Some(Spiffeid { trust_domain: steeple_e2e::TRUST_DOMAIN.into(), path: path.into() })
 }
