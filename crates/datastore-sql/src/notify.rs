@@ -13,7 +13,11 @@ use crate::writer::Log;
 
 const CHANNEL: &str = "steeple";
 
-const RETRY: Duration = Duration::from_secs(1);
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+
+/// The pool tries as long to connect, at growing intervals up to a fifth of it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tells, at the commit of the transaction. Databases may hold several logs, in schemas of their own.
 pub(crate) fn tell(conn: &Conn, log_id: &str, head: Revision) -> Result<()> {
@@ -43,28 +47,37 @@ impl Listener {
     }
 }
 
-/// Never returns. What is missed meanwhile is seen by the writer's next look.
+/// Never returns.
 async fn listen(hosts: &[PgConnectOptions], log: &Log) {
+    let mut retry = FIRST_RETRY;
     loop {
         for host in hosts {
             // A standby refuses LISTEN.
-            let _ = listen_to(host, log).await;
+            if listen_to(host, log).await.is_ok() {
+                retry = FIRST_RETRY;
+            }
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(retry).await;
+        retry = (retry * 2).min(LAST_RETRY);
     }
 }
 
+/// Until the connection ends; the primary may be another host then. `Err`: it was not there at all.
 async fn listen_to(host: &PgConnectOptions, log: &Log) -> std::result::Result<(), sqlx::Error> {
     let pool = PgPoolOptions::new()
         .max_connections(1)
-        .acquire_timeout(Duration::from_secs(10))
+        .acquire_timeout(PATIENCE)
         .idle_timeout(None)
         .max_lifetime(None)
         .connect_lazy_with(host.clone());
     let mut listener = PgListener::connect_with(&pool).await?;
+    listener.eager_reconnect(false);
     listener.listen(CHANNEL).await?;
-    // The end of the connection ends this: the primary may be another host then.
-    while let Some(notification) = listener.try_recv().await? {
+    // What was committed while nobody listened is told to nobody: it is looked up, from now on nothing is missed.
+    let (id, head): (String, i64) =
+        sqlx::query_as("SELECT log_id, head FROM steeple_meta").fetch_one(&mut listener).await?;
+    log.listens(&id, Revision(head as u64));
+    while let Ok(Some(notification)) = listener.try_recv().await {
         let (id, head) = notification.payload().split_once(' ').unwrap_or_default();
         if let Ok(head) = head.parse() {
             log.rise(id, Revision(head));

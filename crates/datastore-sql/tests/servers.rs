@@ -240,6 +240,133 @@ async fn the_database_dies_and_comes_back() {
     }
 }
 
+/// Ends the connections of everybody but the one who asks.
+fn cut(database: &Database) {
+    let sql = "select pg_terminate_backend(pid) from pg_stat_activity \
+               where datname = current_database() and pid <> pg_backend_pid()";
+    database.query(sql).unwrap();
+}
+
+/// A commit between the loss of the connection that listens and the next one is told to nobody, and must be noticed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_while_nobody_listens_is_noticed() {
+    let database = Database::new(Engine::Postgres).unwrap();
+    let quiet = NetworkConfig { poll: Duration::from_mins(5), ..config(&database) };
+    let (a, b) = (open_with(quiet.clone()).await, open_with(quiet).await);
+    let mut longest = Duration::ZERO;
+    for round in 0..10 {
+        // Both listen.
+        create(&a, &format!("before{round}")).await.unwrap();
+        wait_for(&b, a.head().await.unwrap()).await;
+        cut(&database);
+        let mut watch = b.watch_head();
+        create(&a, &format!("after{round}")).await.unwrap();
+        let (head, start) = (*a.watch_head().borrow(), Instant::now());
+        tokio::time::timeout(SOON, watch.wait_for(|seen| *seen >= head)).await.expect("missed").unwrap();
+        longest = longest.max(start.elapsed());
+    }
+    println!("noticed after {longest:?} at most");
+    assert!(longest < Duration::from_millis(1500), "{longest:?}");
+}
+
+/// Nobody tells of a SPIRE server's write: it is looked for in time also if the connection was lost since the last look.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_connection_costs_no_look() {
+    let database = Database::new(Engine::Postgres).unwrap();
+    let store = open(&database).await;
+    for round in 0..3 {
+        let head = store.head().await.unwrap();
+        cut(&database);
+        spire_creates(&database, &format!("s{round}"), true);
+        let start = Instant::now();
+        wait_for(&store, Revision(head.0 + 1)).await;
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    }
+}
+
+/// Who only reads the log when told of it holds what the tables hold, soon after writers stopped, whatever connections
+/// were lost meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn followers_miss_nothing_when_connections_are_cut() {
+    let database = Database::new(Engine::Postgres).unwrap();
+    let stores = [open(&database).await, open(&database).await, open(&database).await];
+    let mut followers = Vec::new();
+    let mut tasks = JoinSet::new();
+    for store in &stores {
+        let replica = Arc::new(std::sync::Mutex::new(Replica::of(store.snapshot().await.unwrap())));
+        followers.push(replica.clone());
+        let store = store.clone();
+        tasks.spawn(async move {
+            let mut watch = store.watch_head();
+            let mut after = store.head().await.unwrap();
+            assert_eq!(after, Revision(0));
+            loop {
+                watch.borrow_and_update();
+                match store.changes_since(after, 1000).await {
+                    Ok(changes) => {
+                        for logged in changes {
+                            assert_eq!(logged.revision.0, after.0 + 1, "a hole");
+                            after = logged.revision;
+                            replica.lock().unwrap().apply(logged);
+                        }
+                        watch.changed().await.unwrap();
+                    }
+                    Err(Error::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        });
+    }
+    let mut writers = JoinSet::new();
+    for writer in 0..9 {
+        let store = stores[writer % 3].clone();
+        writers.spawn(async move {
+            let mut acknowledged = Vec::new();
+            let start = Instant::now();
+            for n in 0.. {
+                if start.elapsed() > Duration::from_secs(5) {
+                    break;
+                }
+                let name = format!("w{writer}-{n}");
+                // Half of them are deleted again.
+                if create(&store, &name).await.is_ok()
+                    && (n % 2 == 0 || store.delete_entry(&name).await.is_err())
+                {
+                    acknowledged.push((name, n % 2 == 0));
+                }
+            }
+            acknowledged
+        });
+    }
+    for round in 0..25 {
+        tokio::time::sleep(Duration::from_millis(20 + round * 97 % 300)).await;
+        cut(&database);
+    }
+    let acknowledged = writers.join_all().await.concat();
+    println!("{} writes acknowledged", acknowledged.len());
+    cut(&database);
+    create(&stores[0], "last").await.unwrap();
+    let stop = Instant::now();
+    for (n, (store, follower)) in stores.iter().zip(&followers).enumerate() {
+        let stored = store.snapshot().await.unwrap();
+        for (name, sure) in &acknowledged {
+            assert!(!sure || stored.entries.iter().any(|entry| entry.id == *name), "{name} is lost");
+        }
+        let stored = Replica::of(stored);
+        while *follower.lock().unwrap() != stored {
+            assert!(stop.elapsed() < SOON, "store {n} missed a change");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        println!("store {n} is up to date {:?} after the last write", stop.elapsed());
+    }
+    assert!(stop.elapsed() < Duration::from_millis(1500), "{:?}", stop.elapsed());
+    assert!(!acknowledged.is_empty());
+    tasks.abort_all();
+    while let Some(ended) = tasks.join_next().await {
+        assert!(ended.is_err_and(|why| why.is_cancelled()), "a follower ended");
+    }
+}
+
 /// A database that went back under a running server is another log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_state_is_another_log() {

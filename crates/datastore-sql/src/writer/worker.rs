@@ -45,6 +45,16 @@ impl Log {
         }
     }
 
+    /// Where the log stands after others may have written unnoticed. Under another id it is another log, which its
+    /// follower has to find out.
+    pub fn listens(&self, id: &str, head: Revision) {
+        if self.id() == id {
+            self.rise(id, head);
+        } else {
+            self.head.send_modify(|_| {});
+        }
+    }
+
     fn is(&self, id: String, head: Revision) -> bool {
         *self.id.lock().unwrap_or_else(PoisonError::into_inner) = id;
         self.head.send_if_modified(|seen| std::mem::replace(seen, head) != head)
@@ -260,7 +270,13 @@ impl Worker {
     /// Notices what other connections committed, and logs it if they do not log themselves.
     pub fn look_around(&mut self) {
         self.lively = self.lively.saturating_sub(1);
-        match self.try_look_around() {
+        let was_away = self.is_away();
+        let mut looked = self.try_look_around();
+        if !was_away && self.is_away() {
+            // Only the connection was lost, perhaps.
+            looked = self.try_look_around();
+        }
+        match looked {
             Ok(()) => self.complained = false,
             // The database may be away for long: once is enough.
             Err(error) if !self.complained => {

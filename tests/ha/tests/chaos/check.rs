@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use steeple_databases::Engine;
@@ -70,19 +70,31 @@ pub fn writes(cluster: &Cluster, run: &Arc<Run>) -> Result<Vec<String>> {
     Ok(run.ledger().differences(&stored))
 }
 
-/// After the last harm a server may have to find its database again.
-const CATCH_UP: Duration = Duration::from_secs(10);
+/// How far a server may be behind, also right after it lost its database.
+const BEHIND: Duration = Duration::from_secs(3);
+/// Later than that a change is not late but lost.
+const LOST: Duration = Duration::from_secs(20);
 
 /// What each server answers to each agent is what the database holds for it; agents and bundles alike.
 pub async fn answers(cluster: &Cluster) -> Result<Vec<String>> {
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     loop {
+        let asked = begin.elapsed();
         let wrong = answers_now(cluster).await;
-        if begin.elapsed() > CATCH_UP || wrong.as_ref().is_ok_and(Vec::is_empty) {
-            println!("servers compared for {:?}", begin.elapsed());
+        if wrong.as_ref().is_ok_and(Vec::is_empty) {
+            println!("servers answer what the database holds {asked:?} after the last write");
+            return Ok(if asked > BEHIND {
+                vec![format!("a server was behind for {asked:?}, limit {BEHIND:?}")]
+            } else {
+                Vec::new()
+            });
+        }
+        let head = rows(cluster, "select head from steeple_meta")?;
+        println!("after {asked:?}, head {head:?}: {wrong:?}");
+        if asked > LOST {
             return wrong;
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

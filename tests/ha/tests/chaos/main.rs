@@ -106,9 +106,8 @@ fn settle(
     if acknowledged == 0 {
         bail!("no write was acknowledged");
     }
-    std::thread::sleep(Duration::from_secs(3));
-    let mut failures = check::writes(cluster, run)?;
-    failures.extend(handle.block_on(check::answers(cluster))?);
+    let mut failures = handle.block_on(check::answers(cluster))?;
+    failures.extend(check::writes(cluster, run)?);
     failures.extend(check::identities(cluster, run, observers)?);
     println!("{} differences", failures.len());
     Ok(failures)
