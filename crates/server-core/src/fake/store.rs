@@ -49,6 +49,11 @@ impl FakeStore {
         Ok(())
     }
 
+    /// Tells of a revision that cannot be read yet, as where a standby is read.
+    pub fn tell(&self, head: Revision) {
+        self.head.send_replace(head);
+    }
+
     /// As another server's commit that the engine does not tell of.
     pub fn commit_quietly(&self, change: Change) -> Result<()> {
         let outcome = self.faults.effect();
@@ -140,7 +145,7 @@ impl Datastore for FakeStore {
 
     async fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Logged>> {
         let inner = self.inner();
-        if after.0 < inner.trimmed {
+        if after.0 < inner.trimmed || after > inner.head {
             return Err(Error::LogTruncated(after.0));
         }
         Ok(inner.log.iter().filter(|logged| logged.revision > after).take(limit).cloned().collect())

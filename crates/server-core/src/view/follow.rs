@@ -15,8 +15,9 @@ use crate::index::Deltas;
 /// Rows of the log that are applied in one step; readers wait no longer than that takes.
 const BATCH: usize = 256;
 
-/// The store tells when the log grows, other servers' writes too; it is asked all the same now and then.
-const ASK_UNTOLD: Duration = Duration::from_secs(5);
+/// The store tells when the log grows, other servers' writes too; it is asked all the same now and then, seldom: idle
+/// servers are to leave the database alone.
+const ASK_UNTOLD: Duration = Duration::from_secs(30);
 /// How often it is asked once it tells no more.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
@@ -39,8 +40,13 @@ impl Follower {
     pub async fn run(mut self) {
         let mut retry = FIRST_RETRY;
         loop {
-            self.head.borrow_and_update();
+            let told = *self.head.borrow_and_update();
             match self.catch_up().await {
+                // What answered is behind what was told of: a standby, say.
+                Ok(()) if self.view.revision() < told => {
+                    sleep(retry).await;
+                    retry = (retry * 2).min(LAST_RETRY);
+                }
                 Ok(()) => {
                     retry = FIRST_RETRY;
                     self.wait_for_news().await;
@@ -68,23 +74,23 @@ impl Follower {
             let after = self.view.revision();
             let changes = match self.store.changes_since(after, BATCH).await {
                 Ok(changes) => changes,
+                // Also where the log ends before what was seen: another log, or a replica that lags.
                 Err(Error::LogTruncated(_)) => return self.start_over().await,
                 Err(error) => return Err(error),
             };
-            let Some(first) = changes.first() else {
-                // An end before what was seen: another log, or a replica that lags.
-                if self.store.head().await? < after {
-                    return self.start_over().await;
-                }
-                return Ok(());
-            };
+            let Some(first) = changes.first() else { return Ok(()) };
             // A log with a hole tells nothing about what was in it.
             let whole = changes.windows(2).all(|pair| pair[1].revision.0 == pair[0].revision.0 + 1);
             if first.revision.0 != after.0 + 1 || !whole {
                 return self.start_over().await;
             }
             let bundles = self.changed_bundles(&changes).await?;
+            let all = changes.len() < BATCH;
             self.view.apply(changes, bundles);
+            // What came since is told: the log was marked as seen before it was asked.
+            if all {
+                return Ok(());
+            }
         }
     }
 

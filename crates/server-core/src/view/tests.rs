@@ -233,6 +233,19 @@ async fn a_commit_that_nobody_tells_of_is_found() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_told_of_is_asked_for_until_it_is_there() {
+    let followed = followed().await;
+    followed.settled().await;
+    let mut subscription = followed.view.subscribe(&id(AGENT));
+    next(&mut subscription).await;
+    followed.store.tell(Revision(3));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    followed.store.commit_quietly(set(entry("late", AGENT))).unwrap();
+    let delta = timeout(Duration::from_secs(2), next(&mut subscription)).await.unwrap();
+    assert_eq!(ids(&delta.entries), ["late"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_truncated_log_makes_nothing_vanish() {
     let followed = followed().await;
     followed.commit(set(entry("second", AGENT)));
