@@ -62,7 +62,8 @@ impl Conn {
 
     /// Connects to a database server.
     pub fn connect(server: &Server, purpose: Purpose) -> Result<Self> {
-        let network = Network::connect(server, purpose).map_err(|reason| error::network(&reason).0)?;
+        let socket = matches!(server, Server::MySql { options, .. } if options.get_socket().is_some());
+        let network = Network::connect(server, purpose).map_err(|reason| error::refused(&reason, socket))?;
         let dialect = network.dialect();
         Ok(Self::new(Engine::Network(RefCell::new(network)), dialect))
     }

@@ -100,6 +100,30 @@ pub(crate) fn network(error: &sqlx::Error) -> (Error, Option<Fault>) {
     (Error::Internal(error.to_string()), None)
 }
 
+/// Why a server did not let us in, with what to do where the engine's or the driver's words do not tell.
+pub(crate) fn refused(error: &sqlx::Error, over_mysql_socket: bool) -> Error {
+    const SECRET: &str = "caching_sha2_password, MySQL 8's default, sends passwords over TLS only: add tls=true or \
+                          tls=skip-verify to connection_string or set root_ca_path, or give the user mysql_native_password";
+    const AUTHORITY: &str = "the authority that signed it is to be named by sslrootcert in connection_string (PostgreSQL) \
+                             or by root_ca_path (MySQL)";
+    if let Some((_, reason)) = error.to_string().split_once("invalid peer certificate: ") {
+        let advice = if reason.contains("UnknownIssuer") { format!("; {AUTHORITY}") } else { String::new() };
+        return Error::Unavailable(format!("the server's certificate is not trusted: {reason}{advice}"));
+    }
+    match (error, network(error).0) {
+        (sqlx::Error::Configuration(reason), _) if reason.to_string().starts_with("RSA auth backend") => {
+            Error::Unavailable(format!("the server asks for a password without TLS; {SECRET}"))
+        }
+        // Over its socket, which MySQL trusts and the driver does not.
+        (sqlx::Error::Database(reason), Error::Unavailable(text))
+            if over_mysql_socket && reason.code().is_some_and(|state| state == "28000") =>
+        {
+            Error::Unavailable(format!("{text}; if the password is right: {SECRET}"))
+        }
+        (_, error) => error,
+    }
+}
+
 /// By SQLSTATE.
 fn postgres(code: &str, text: String) -> (Error, Option<Fault>) {
     match code {

@@ -29,8 +29,12 @@ pub(super) fn parse(text: &str) -> Result<Server, OpenError> {
     let mut patience = PATIENCE;
     let mut mode = None;
     let mut has_root = false;
+    let mut files = Vec::new();
     let mut has_database = options.get_database().is_some();
     for (key, value) in pairs {
+        if ["sslrootcert", "sslcert", "sslkey"].contains(&key.as_str()) {
+            files.push((key.clone(), value.clone()));
+        }
         match key.as_str() {
             "host" | "hostaddr" => hosts = value.split(',').map(str::to_owned).collect(),
             "port" => {
@@ -76,6 +80,12 @@ pub(super) fn parse(text: &str) -> Result<Server, OpenError> {
         // libpq: a given root makes "require" check the chain.
         let mode = if matches!(mode, PgSslMode::Require) && has_root { PgSslMode::VerifyCa } else { mode };
         options = options.ssl_mode(mode);
+    }
+    // The driver would not say which file it misses.
+    for (key, file) in files.iter().filter(|_| !matches!(mode, Some(PgSslMode::Disable))) {
+        std::fs::File::open(file).map_err(|reason| {
+            wrong(format!("connection_string's {key} {file:?} cannot be read: {reason}"))
+        })?;
     }
     if !has_database {
         let user = options.get_username().to_owned();
