@@ -221,7 +221,8 @@ pub trait Datastore: Send + Sync + 'static {
 
     /// Newest committed revision.
     async fn head(&self) -> Result<Revision>;
-    /// The log after `after`, oldest first, at most `limit` rows. `Error::LogTruncated` = take a snapshot.
+    /// The log after `after`, oldest first, at most `limit` rows. `Error::LogTruncated`, also for a revision that
+    /// the log has not come to: take a snapshot.
     async fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Logged>>;
     /// Everything an index needs, consistent at one revision.
     async fn snapshot(&self) -> Result<Snapshot>;
