@@ -118,7 +118,12 @@ fn migrate(conn: &Conn, stored: &Stored) -> Result<()> {
         }
         note(conn, from + 1)?;
     }
-    tracing::info!(subsystem_name = "sql", schema = stored.version, "Done running migrations");
+    tracing::info!(
+        subsystem_name = "sql",
+        schema = stored.version,
+        version_info = stored.code_version,
+        "Done running migrations"
+    );
     Ok(())
 }
 
