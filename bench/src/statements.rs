@@ -35,8 +35,8 @@ pub fn forget(database: &Database) -> Result<()> {
     Ok(())
 }
 
-/// Rows of growing tables that were read because no index was used, since the database was made. A cost that grows shows here
-/// long before it shows in the time. Only PostgreSQL counts them.
+/// Rows of growing tables that were read because no index was used, since the database was made. Small tables are
+/// rightly read so. Only PostgreSQL counts them.
 pub fn rows_read_in_full(database: &Database) -> Result<Option<u64>> {
     if database.engine() != Engine::Postgres {
         return Ok(None);
