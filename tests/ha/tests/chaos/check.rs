@@ -82,7 +82,9 @@ pub async fn answers(cluster: &Cluster) -> Result<Vec<String>> {
         let asked = begin.elapsed();
         let wrong = answers_now(cluster).await;
         if wrong.as_ref().is_ok_and(Vec::is_empty) {
-            println!("servers answer what the database holds {asked:?} after the last write");
+            println!(
+                "servers, asked {asked:.1?} after the last writer ended, answer what the database holds"
+            );
             return Ok(if asked > BEHIND {
                 vec![format!("a server was behind for {asked:?}, limit {BEHIND:?}")]
             } else {
