@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use steeple_e2e::{Deployment, Subject, Workload};
+use steeple_e2e::{Deployment, Engine, Subject, Workload};
 use steeple_proto::workload::X509svidRequest;
 use steeple_spiffe::bundle::Bundle;
 use steeple_spiffe::x509::Certificate;
@@ -114,7 +114,8 @@ async fn the_same_root_goes_on_signing_after_a_kill() -> Result<()> {
 /// A server on a file system of 8 MiB (needs root for the mount, as CI has).
 #[test]
 fn a_full_disk_is_reported_and_survived() -> Result<()> {
-    let mut d = Deployment::builder().disk_keys().prepare()?;
+    // Other engines keep their files elsewhere.
+    let mut d = Deployment::builder().engine(Engine::Sqlite).disk_keys().prepare()?;
     if d.subject_of("spire-server") == Subject::Spire {
         return Ok(());
     }
