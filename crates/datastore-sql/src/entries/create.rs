@@ -60,10 +60,19 @@ impl Known {
         let mut known =
             Self { similar: HashMap::new(), ids: HashSet::new(), bundles: HashMap::new(), dialect };
         let pairs = padded(entries.iter().collect());
-        let sql = format!(
-            "SELECT {COLUMNS} FROM registered_entries E WHERE (E.spiffe_id, E.parent_id) IN ({}) ORDER BY E.id",
-            dialect.pairs(pairs.len())
-        );
+        let list = dialect.pairs(pairs.len());
+        let sql = if dialect == Dialect::Postgres {
+            // Each pair by the index: of a table that grew since it was looked at, PostgreSQL would rather read all rows.
+            format!(
+                "SELECT {COLUMNS} FROM ({list}) V (spiffe_id, parent_id) CROSS JOIN LATERAL (SELECT * FROM \
+                 registered_entries R WHERE R.spiffe_id = V.spiffe_id AND R.parent_id = V.parent_id OFFSET 0) E \
+                 ORDER BY E.id"
+            )
+        } else {
+            format!(
+                "SELECT {COLUMNS} FROM registered_entries E WHERE (E.spiffe_id, E.parent_id) IN ({list}) ORDER BY E.id"
+            )
+        };
         let args: Vec<Arg<'_>> = pairs
             .iter()
             .flat_map(|entry| args![entry.spiffe_id.as_str(), entry.parent_id.as_str()])
@@ -71,6 +80,8 @@ impl Known {
         let mut stored: Vec<Stored> = conn.rows(&sql, &args, |row| {
             read(row).map_err(|reason| corrupt("entry", row.text(1).unwrap_or_default(), reason))
         })?;
+        // A pair that was asked for twice.
+        stored.dedup_by_key(|stored| stored.row);
         add_children(conn, &mut stored)?;
         for Stored { entry, .. } in stored {
             known.similar.entry(identity(&entry)).or_default().push(entry);
