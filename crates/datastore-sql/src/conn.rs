@@ -22,6 +22,9 @@ pub(crate) use dialect::Dialect;
 pub(crate) use network::Purpose;
 pub(crate) use row::Row;
 
+/// A statement for many rows holds megabytes: one with more arguments is not kept prepared (SQLite).
+const KEPT: usize = 64;
+
 /// A connection. Statements are kept prepared.
 pub(crate) struct Conn {
     engine: Engine,
@@ -175,6 +178,9 @@ impl Conn {
             Engine::Sqlite(db) => {
                 let mut statement = db.prepare_cached(sql).map_err(error::sqlite)?;
                 let changed = statement.execute(rusqlite::params_from_iter(args)).map_err(error::sqlite)?;
+                if args.len() > KEPT {
+                    statement.discard();
+                }
                 Ok(changed as u64)
             }
             Engine::Network(network) => {
@@ -226,6 +232,10 @@ impl Conn {
                 let mut rows = statement.query(rusqlite::params_from_iter(args)).map_err(error::sqlite)?;
                 while let Some(row) = rows.next().map_err(error::sqlite)? {
                     take(&Row::Sqlite(row))?;
+                }
+                drop(rows);
+                if args.len() > KEPT {
+                    statement.discard();
                 }
                 Ok(())
             }

@@ -74,6 +74,8 @@ pub(crate) fn sqlite(error: rusqlite::Error) -> Error {
 pub(crate) fn engine_text(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+        // Without the statement, which may be megabytes long: no status could carry it.
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
         other => other.to_string(),
     }
 }

@@ -31,7 +31,7 @@
 //!
 //! # Several servers on one database server
 //! Each write transaction first locks the row of `steeple_meta`: servers write one after another. PostgreSQL tells the others
-//! of each commit (NOTIFY); elsewhere, and for a SPIRE server's writes, one row is asked for every two seconds, on MySQL 25 times a
+//! of each commit (NOTIFY); elsewhere, and for a SPIRE server's writes, one row is asked for every two and a half seconds, on MySQL 25 times a
 //! second while something happens. A connection that breaks is made again; a transaction that the engine gave up runs again;
 //! one whose commit was not answered is reported as unknown.
 //!

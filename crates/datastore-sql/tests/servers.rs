@@ -116,7 +116,9 @@ async fn writes_are_soon_seen_elsewhere() {
         times.sort_unstable();
         let p99 = times[times.len() * 99 / 100];
         println!("{engine}: p50 {:?}, p99 {p99:?}", times[times.len() / 2]);
-        assert!(p99 < Duration::from_millis(100), "{engine}: {p99:?}");
+        // Nobody tells on MariaDB: it is asked 25 times a second.
+        let limit = if engine == Engine::Postgres { 100 } else { 300 };
+        assert!(p99 < Duration::from_millis(limit), "{engine}: {p99:?}");
     }
 }
 

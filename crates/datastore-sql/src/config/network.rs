@@ -67,7 +67,7 @@ impl NetworkConfig {
             disable_migration: false,
             // PostgreSQL tells of our servers' writes, and the look is for SPIRE's. On MySQL it is for both, and there are more
             // looks while something happens.
-            poll: Duration::from_secs(2),
+            poll: Duration::from_millis(2500),
         }
     }
 

@@ -44,6 +44,32 @@ async fn refusal(client: &mut EntryClient<Channel>, entry: types::Entry) -> (Cod
 }
 
 #[tokio::test]
+async fn ten_thousand_selectors_are_kept_and_a_filter_takes_a_thousand() {
+    let server = server().await;
+    let mut client = EntryClient::new(server.local());
+    let selectors =
+        |count: u32| (0..count).map(|n| selector("unix", &format!("uid:{n:05}"))).collect::<Vec<_>>();
+    for (path, count) in [("/many", 10_000), ("/some", 1_000)] {
+        let entry = types::Entry { selectors: selectors(count), ..entry(path) };
+        let (status, created) = create(&mut client, vec![entry]).await.remove(0);
+        assert_eq!(Code::from_i32(status.code), Code::Ok, "{}", status.message);
+        assert_eq!(created.unwrap().selectors.len(), count as usize);
+    }
+    let by_selectors = |count| {
+        let exact = selector_match::MatchBehavior::MatchExact.into();
+        let by_selectors = types::SelectorMatch { selectors: selectors(count), r#match: exact };
+        let filter =
+            pb::list_entries_request::Filter { by_selectors: Some(by_selectors), ..Default::default() };
+        pb::ListEntriesRequest { filter: Some(filter), ..Default::default() }
+    };
+    let found = client.list_entries(by_selectors(1_000)).await.unwrap().into_inner();
+    assert_eq!(found.entries.len(), 1);
+    // More than the engine takes arguments: refused in a few words, not with the statement.
+    let refused = client.list_entries(by_selectors(20_000)).await.unwrap_err();
+    assert!(refused.message().len() < 200, "{} bytes", refused.message().len());
+}
+
+#[tokio::test]
 async fn a_batch_gives_each_item_its_own_status_in_order() {
     let server = server().await;
     let mut client = EntryClient::new(server.local());

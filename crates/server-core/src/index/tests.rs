@@ -113,6 +113,22 @@ fn cycles_end_and_are_left() {
 }
 
 #[test]
+fn a_chain_of_a_hundred_parents_is_walked_and_cut() {
+    let mut index = EntryIndex::new(trust_domain());
+    index.set_agent(agent(AGENT, &[]));
+    index.track(&id(AGENT));
+    for n in (1..100).rev() {
+        index.set_entry(entry(&format!("e{n}"), &format!("/{}", n - 1), &format!("/{n}"), &["x"]));
+    }
+    assert!(index.authorized_entries(&id(AGENT)).is_empty());
+    let deltas = index.set_entry(entry("e0", AGENT, "/0", &["x"]));
+    assert_eq!(deltas[0].1.set.len(), 100);
+    let deltas = index.remove_entry("e50");
+    assert_eq!(deltas[0].1.removed.len(), 50);
+    assert_eq!(index.authorized_entries(&id(AGENT)).len(), 50);
+}
+
+#[test]
 fn entries_of_other_trust_domains_belong_to_nobody() {
     let mut index = EntryIndex::new(trust_domain());
     index.set_agent(agent(AGENT, &[]));
