@@ -13,6 +13,7 @@ use steeple_proto::spire::api::types;
 use steeple_runtime::logs::{LogHandle, LogLevel};
 use tonic::{Request, Response, Status};
 
+use crate::connection::Connection;
 use crate::convert::id_to_proto;
 use crate::identity::AgentIdentity;
 use crate::state::AgentState;
@@ -31,7 +32,7 @@ pub struct DebugService {
 #[tonic::async_trait]
 impl Debug for DebugService {
     async fn get_info(&self, _: Request<GetInfoRequest>) -> Result<Response<GetInfoResponse>, Status> {
-        let _connection = Connection::open();
+        let _connection = Connection::open("debug_api.connection", "debug_api.connections");
         let svid_chain = self
             .identity
             .verified_chain()
@@ -53,23 +54,6 @@ impl Debug for DebugService {
             cached_jwt_svids_count: jwt as i32,
             cached_svidstore_x509_svids_count: 0,
         }))
-    }
-}
-
-/// One call, in SPIRE's metrics.
-struct Connection;
-
-impl Connection {
-    fn open() -> Self {
-        metrics::counter!("debug_api.connection").increment(1);
-        metrics::gauge!("debug_api.connections").increment(1.0);
-        Self
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        metrics::gauge!("debug_api.connections").decrement(1.0);
     }
 }
 

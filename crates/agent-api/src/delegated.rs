@@ -23,6 +23,7 @@ use steeple_spiffe::SpiffeId;
 use tonic::{Request, Response, Status};
 
 use crate::attest::WorkloadAttestation;
+use crate::connection::Connection;
 use crate::signing::Signing;
 use crate::state::AgentState;
 
@@ -62,7 +63,8 @@ impl DelegatedIdentity {
     }
 
     async fn caller<T>(&self, request: &Request<T>, method: &'static str) -> Result<Delegate, Status> {
-        let connection = Connection::open();
+        let connection =
+            Connection::open("delegated_identity_api.connection", "delegated_identity_api.connections");
         let peer = request.extensions().get::<PeerInfo>().map(|info| info.peer.clone()).ok_or_else(|| {
             Status::internal(
                 "the caller is not known: the Delegated Identity API is served on Unix sockets only",
@@ -228,21 +230,4 @@ fn may_be_delegated(entry: &Entry) -> bool {
 fn selector(proto: &types::Selector) -> Option<Selector> {
     let valid = !proto.r#type.is_empty() && !proto.r#type.contains(':') && !proto.value.is_empty();
     valid.then(|| Selector::new(&proto.r#type, &proto.value))
-}
-
-/// One call, in SPIRE's metrics.
-struct Connection;
-
-impl Connection {
-    fn open() -> Self {
-        metrics::counter!("delegated_identity_api.connection").increment(1);
-        metrics::gauge!("delegated_identity_api.connections").increment(1.0);
-        Self
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        metrics::gauge!("delegated_identity_api.connections").decrement(1.0);
-    }
 }

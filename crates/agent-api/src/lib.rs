@@ -16,6 +16,7 @@
 
 pub mod admin;
 pub mod attest;
+mod connection;
 mod convert;
 pub mod delegated;
 pub mod failure;

@@ -18,6 +18,7 @@ use steeple_agent_core::cache::Content;
 use steeple_agent_core::entry::{Selector, SelectorSet};
 use steeple_agent_core::{Entry, Update};
 use steeple_proto::workload;
+use steeple_runtime::grpc;
 use steeple_runtime::peer::{Peer, PeerInfo};
 use tonic::{Request, Status};
 
@@ -197,7 +198,7 @@ impl WorkloadApi {
         if let Called::Workload(_) = called {
             check_header(request).map_err(&mut failed)?;
         }
-        let timeout = deadline(request);
+        let timeout = grpc::timeout(request.metadata().as_ref());
         let peer = request.extensions().get::<PeerInfo>().map(|info| info.peer.clone()).ok_or_else(|| {
             failed(Status::internal(
                 "the caller is not known: the Workload API is served on Unix sockets only",
@@ -370,21 +371,5 @@ fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
     match (values.next(), values.next()) {
         (Some(value), None) if value.as_bytes() == b"true" => Ok(()),
         _ => Err(Status::invalid_argument("security header missing from request")),
-    }
-}
-
-/// The caller's deadline: digits and a unit (gRPC over HTTP/2).
-fn deadline<T>(request: &Request<T>) -> Option<Duration> {
-    let value = request.metadata().get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    let count: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => count.checked_mul(3600).map(Duration::from_secs),
-        "M" => count.checked_mul(60).map(Duration::from_secs),
-        "S" => Some(Duration::from_secs(count)),
-        "m" => Some(Duration::from_millis(count)),
-        "u" => Some(Duration::from_micros(count)),
-        "n" => Some(Duration::from_nanos(count)),
-        _ => None,
     }
 }
