@@ -265,16 +265,19 @@ async fn slow_answers_end_in_time_and_hold_a_bounded_number_of_calls() {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = seen.send(());
             drips.spawn(async move {
-                loop {
-                    if stream.write_all(b"H").await.is_err() {
-                        return;
-                    }
-                    tokio::time::sleep(Duration::from_millis(500)).await;
+                let mut request = [0; 1024];
+                let _ = stream.read(&mut request).await;
+                let mut rest = b"HTTP/1.1 200 OK\r\nX: ".iter().chain(std::iter::repeat(&b'x'));
+                while let Some(byte) = rest.next()
+                    && stream.write_all(&[*byte]).await.is_ok()
+                {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             });
         }
     });
-    let fetcher = Fetcher::new(true).within(Duration::from_secs(2));
+    // So many at once, however slow this machine is: none of them ends by itself.
+    let fetcher = Fetcher::new(true).within(Duration::from_mins(10));
     let mut calls = JoinSet::new();
     for _ in 0..100 {
         let fetcher = fetcher.clone();
@@ -283,19 +286,15 @@ async fn slow_answers_end_in_time_and_hold_a_bounded_number_of_calls() {
     for _ in 0..32 {
         count.recv().await.unwrap();
     }
-    assert!(
-        tokio::time::timeout(Duration::from_millis(100), count.recv()).await.is_err(),
-        "32 at once, no more"
-    );
-    let (mut late, mut busy) = (0, 0);
-    while let Some(outcome) = calls.join_next().await {
-        match outcome.unwrap().unwrap_err() {
-            FetchError::Late | FetchError::Answer(_) => late += 1,
-            FetchError::Busy => busy += 1,
-            other => panic!("{other}"),
-        }
-    }
-    assert_eq!(late + busy, 100);
+    let hurried = fetcher.clone().within(Duration::from_millis(100));
+    let busy = hurried.fetch("127.0.0.1", port, "/").await.unwrap_err();
+    assert!(matches!(busy, FetchError::Busy), "{busy}");
+    assert!(count.try_recv().is_err(), "32 at once, no more");
+    calls.shutdown().await;
+    // An answer that drips ends with the deadline.
+    let hurried = Fetcher::new(true).within(Duration::from_millis(100));
+    let late = hurried.fetch("127.0.0.1", port, "/").await.unwrap_err();
+    assert!(matches!(late, FetchError::Late), "{late}");
 }
 
 #[tokio::test]
