@@ -1,5 +1,4 @@
 //! Real Envoys terminate and originate mutual TLS with what the agent tells them: the files in `examples/envoy`.
-#![allow(clippy::disallowed_methods, reason = "a black box looks at the real clock")]
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
