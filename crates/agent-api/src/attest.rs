@@ -2,75 +2,106 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use steeple_agent_core::entry::{Selector, SelectorSet};
 use steeple_plugin::{Caller, WorkloadAttestError, WorkloadAttestor};
+use steeple_runtime::clock;
 use steeple_runtime::metrics::CallCounter;
 use steeple_runtime::peer::Peer;
 use tonic::Code;
+
+/// What attesting one caller brought.
+#[derive(Clone, Debug)]
+pub(crate) struct Attested {
+    pub selectors: SelectorSet,
+    /// One for each attestor, in the configured order.
+    pub reports: Vec<AttestorReport>,
+}
+
+/// What one attestor said, and how long it took.
+#[derive(Clone, Debug)]
+pub(crate) struct AttestorReport {
+    pub name: Arc<str>,
+    pub duration: Duration,
+    /// The selectors it found, or why it could not look.
+    pub result: Result<Vec<Selector>, Arc<str>>,
+}
 
 /// Why a caller has no selectors.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AttestFailure {
     #[error("the caller is gone: {0}")]
     Gone(String),
-    #[error("no workload attestor could look at process {pid}: {reasons}")]
-    AllFailed { pid: i32, reasons: String },
+    #[error("no workload attestor could look at process {pid}: {}", reasons(reports))]
+    AllFailed { pid: i32, reports: Vec<AttestorReport> },
 }
 
 /// Runs the attestors. One that fails alone is logged and tolerated (SPIRE).
 #[derive(Clone)]
 pub struct WorkloadAttestation {
-    attestors: Arc<[Arc<dyn WorkloadAttestor>]>,
+    attestors: Arc<[Named]>,
+}
+
+struct Named {
+    name: Arc<str>,
+    attestor: Arc<dyn WorkloadAttestor>,
 }
 
 impl WorkloadAttestation {
     pub fn new(attestors: Vec<Arc<dyn WorkloadAttestor>>) -> Self {
-        Self { attestors: attestors.into() }
+        let named = |attestor: Arc<dyn WorkloadAttestor>| Named { name: attestor.name().into(), attestor };
+        Self { attestors: attestors.into_iter().map(named).collect() }
     }
 
-    pub(crate) async fn attest(&self, peer: &Arc<Peer>) -> Result<SelectorSet, AttestFailure> {
+    pub(crate) async fn attest(&self, peer: &Arc<Peer>) -> Result<Attested, AttestFailure> {
         let gone = |error: &dyn ToString| AttestFailure::Gone(error.to_string());
         peer.still_here().map_err(|error| gone(&error))?;
         let caller = HeldCaller(peer.clone());
         let call = CallCounter::start(&["workload_api", "workload_attestation"]);
-        let found = join_all(self.attestors.iter().map(|attestor| counted(attestor.as_ref(), &caller))).await;
-        let mut selectors = Vec::new();
-        let mut reasons = Vec::new();
-        for (attestor, result) in self.attestors.iter().zip(found) {
-            match result {
-                Ok(values) => {
-                    selectors.extend(values.iter().map(|value| Selector::new(attestor.name(), value)));
-                }
-                Err(error) => {
-                    if !matches!(error, WorkloadAttestError::Gone { .. }) {
-                        tracing::error!(subsystem_name = "workload_attestor", plugin_name = attestor.name(), pid = peer.pid, error = %error, "Failed to collect all selectors for PID");
-                    }
-                    reasons.push(format!("{}: {error}", attestor.name()));
-                }
-            }
-        }
+        let reports = join_all(self.attestors.iter().map(|attestor| attestor.report(&caller))).await;
         // Whatever was read belongs to the caller only if it is still the one that connected.
         peer.still_here().map_err(|error| gone(&error))?;
-        if !reasons.is_empty() && reasons.len() == self.attestors.len() {
+        if !reports.is_empty() && reports.iter().all(|report| report.result.is_err()) {
             call.done(Code::Unknown);
-            return Err(AttestFailure::AllFailed { pid: peer.pid, reasons: reasons.join("; ") });
+            return Err(AttestFailure::AllFailed { pid: peer.pid, reports });
         }
         call.done(Code::Ok);
+        let found = reports.iter().filter_map(|report| report.result.as_ref().ok());
+        let selectors: Vec<Selector> = found.flatten().cloned().collect();
         metrics::histogram!("workload_api.discovered_selectors").record(selectors.len() as f64);
-        Ok(SelectorSet::new(selectors))
+        Ok(Attested { selectors: SelectorSet::new(selectors), reports })
     }
 }
 
-async fn counted(
-    attestor: &dyn WorkloadAttestor,
-    caller: &HeldCaller,
-) -> Result<Vec<String>, WorkloadAttestError> {
-    let call = CallCounter::start(&["workload_api", "workload_attestor"]).label("attestor", attestor.name());
-    let found = attestor.attest(caller).await;
-    call.done(if found.is_ok() { Code::Ok } else { Code::Unknown });
-    found
+impl Named {
+    async fn report(&self, caller: &HeldCaller) -> AttestorReport {
+        let started = clock::monotonic();
+        let call = CallCounter::start(&["workload_api", "workload_attestor"]).label("attestor", &*self.name);
+        let found = self.attestor.attest(caller).await;
+        call.done(if found.is_ok() { Code::Ok } else { Code::Unknown });
+        if let Err(error) = &found
+            && !matches!(error, WorkloadAttestError::Gone { .. })
+        {
+            tracing::error!(subsystem_name = "workload_attestor", plugin_name = &*self.name, pid = caller.pid(), error = %error, "Failed to collect all selectors for PID");
+        }
+        let result = match found {
+            Ok(values) => Ok(values.iter().map(|value| Selector::new(&self.name, value)).collect()),
+            Err(error) => Err(error.to_string().into()),
+        };
+        AttestorReport {
+            name: self.name.clone(),
+            duration: clock::monotonic().saturating_sub(started),
+            result,
+        }
+    }
+}
+
+fn reasons(reports: &[AttestorReport]) -> String {
+    let failed = reports.iter().filter_map(|report| Some((&report.name, report.result.as_ref().err()?)));
+    let reasons: Vec<String> = failed.map(|(name, error)| format!("{name}: {error}")).collect();
+    reasons.join("; ")
 }
 
 /// The peer as attestors see it.
@@ -167,7 +198,10 @@ mod tests {
 
         let alive = Arc::new(Fake::default());
         let found = WorkloadAttestation::new(vec![alive]).attest(&peer).await.unwrap();
-        assert_eq!(found, SelectorSet::new(vec![Selector::new("fake", "found")]));
+        let found_selector = Selector::new("fake", "found");
+        assert_eq!(found.selectors, SelectorSet::new(vec![found_selector.clone()]));
+        let [report] = &*found.reports else { panic!("{:?}", found.reports) };
+        assert_eq!((&*report.name, &report.result), ("fake", &Ok(vec![found_selector])));
 
         let during = Arc::new(Fake { ends: Some(child), ..Fake::default() });
         let refused = WorkloadAttestation::new(vec![during.clone()]).attest(&peer).await;

@@ -83,7 +83,8 @@ impl DelegatedIdentity {
     }
 
     async fn attest(&self, peer: &Arc<Peer>, method: &'static str) -> Result<SelectorSet, Status> {
-        self.attestation.attest(peer).await.map_err(|error| {
+        let attested = self.attestation.attest(peer).await;
+        attested.map(|attested| attested.selectors).map_err(|error| {
             tracing::error!(subsystem_name = "endpoints", service = "DelegatedIdentity", method, pid = peer.pid, error = %error, "Workload attestation failed");
             Status::unavailable("workload attestation failed")
         })

@@ -228,12 +228,20 @@ impl WorkloadApi {
                 )))
             })?)
         };
-        let selectors = self.0.attestation.attest(&peer).await.map_err(|error| {
+        let attested = self.0.attestation.attest(&peer).await.map_err(|error| {
             tracing::error!(subsystem_name = "endpoints", service, method, pid = peer.pid, error = %error, "Workload attestation failed");
             failed(Status::unavailable("workload attestation failed"))
         })?;
-        let caller =
-            Caller { peer, selectors, service, method, timeout, meter: None, is_agent, _place: place };
+        let caller = Caller {
+            peer,
+            selectors: attested.selectors,
+            service,
+            method,
+            timeout,
+            meter: None,
+            is_agent,
+            _place: place,
+        };
         if !caller.is_agent
             && !self.0.limiter.allows(method, &caller.selectors, self.0.state.clock.monotonic())
         {
