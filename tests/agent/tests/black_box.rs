@@ -4,3 +4,5 @@
 
 #[path = "black_box/envoy.rs"]
 mod envoy;
+#[path = "black_box/envoys.rs"]
+mod envoys;

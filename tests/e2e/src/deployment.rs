@@ -38,6 +38,8 @@ pub struct DeploymentBuilder {
     agent_blocks: String,
     key_manager: &'static str,
     workload_attestor: String,
+    server_plugins: String,
+    limits: &'static str,
     bin_dir: Option<PathBuf>,
     log_level: &'static str,
     engine: Option<Engine>,
@@ -76,6 +78,8 @@ impl Default for DeploymentBuilder {
             agent_blocks: String::new(),
             key_manager: "memory",
             workload_attestor: "WorkloadAttestor \"unix\" { plugin_data {} }".into(),
+            server_plugins: String::new(),
+            limits: "attestation = false",
             bin_dir: None,
             log_level: "DEBUG",
             engine: None,
@@ -114,6 +118,18 @@ impl DeploymentBuilder {
     /// Beside `agent { }`.
     pub fn agent_blocks(mut self, lines: &str) -> Self {
         self.agent_blocks.push_str(lines);
+        self
+    }
+
+    /// More plugins of the server.
+    pub fn server_plugins(mut self, lines: &str) -> Self {
+        self.server_plugins.push_str(lines);
+        self
+    }
+
+    /// Signs as many as are asked for, too: what is measured is not the rate limit.
+    pub fn unlimited(mut self) -> Self {
+        self.limits = "attestation = false signing = false";
         self
     }
 
@@ -312,15 +328,15 @@ impl Deployment {
   trust_domain = "{trust_domain}"
   data_dir = "{dir}/server"
   log_level = "{level}"
-  ratelimit {{ attestation = false }}
+  ratelimit {{ {} }}
 {}}}
 plugins {{
   {data_store}
   NodeAttestor "join_token" {{ plugin_data {{}} }}
   {server_keys}
-}}
+{}}}
 {}"#,
-                b.host, b.server_options, b.server_blocks
+                b.host, b.limits, b.server_options, b.server_plugins, b.server_blocks
             ),
         )?;
         std::fs::write(
@@ -399,9 +415,13 @@ plugins {{
         bail!("{program} is not healthy; its log:\n{}", daemon.log())
     }
 
-    /// A single-use token whose agent is also [`NODE`].
+    fn node(&self) -> String {
+        format!("spiffe://{}/node", self.builder.trust_domain)
+    }
+
+    /// A single-use token whose agent is also [`NODE`], or its like in the deployment's own trust domain.
     pub fn join_token(&self) -> Result<String> {
-        let printed = self.server_ok(&["token", "generate", "-spiffeID", NODE])?;
+        let printed = self.server_ok(&["token", "generate", "-spiffeID", &self.node()])?;
         Ok(printed.split_whitespace().nth(1).context("no token printed")?.to_owned())
     }
 
@@ -447,9 +467,9 @@ plugins {{
         self.run("spire-agent", &args)
     }
 
-    /// Registers a workload under [`NODE`]; prints nothing, returns the entry id.
+    /// Registers a workload under the alias of [`Deployment::join_token`]; prints nothing, returns the entry id.
     pub fn entry(&self, id: &str, path: &str, selector: &str, more: &[&str]) -> Result<String> {
-        let spiffe_id = format!("spiffe://{TRUST_DOMAIN}{path}");
+        let (spiffe_id, node) = (format!("spiffe://{}{path}", self.builder.trust_domain), self.node());
         let mut args = vec![
             "entry",
             "create",
@@ -458,7 +478,7 @@ plugins {{
             "-spiffeID",
             &spiffe_id,
             "-parentID",
-            NODE,
+            &node,
             "-selector",
             selector,
         ];
