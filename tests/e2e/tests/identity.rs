@@ -93,7 +93,7 @@ async fn an_open_stream_follows_creates_updates_and_deletes() -> Result<()> {
     d.entry_for_me("b", "/b")?;
     until(&mut stream, &["spiffe://example.org/a", "spiffe://example.org/b"]).await?; // sorted by entry id
     if d.subject() == Subject::Steeple {
-        assert!(begin.elapsed() < Duration::from_secs(2), "pushed, not polled: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(4), "pushed, not polled: {:?}", begin.elapsed());
     }
     let me = format!("unix:uid:{}", steeple_e2e::uid());
     let update = [
@@ -145,7 +145,7 @@ async fn nobody_else_gets_it() -> Result<()> {
         Ok(stream) => stream.into_inner().message().await.err().context("got an identity")?,
     };
     assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, "no identity issued"));
-    assert!(begin.elapsed() < Duration::from_secs(4), "the wait is bounded: {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(15), "the wait is bounded: {:?}", begin.elapsed());
     Ok(())
 }
 
