@@ -137,6 +137,16 @@ impl Peer {
         Ok(status)
     }
 
+    /// Whether it is root in the agent's own PID namespace: root of a container is not, unless it shares the host's.
+    pub fn is_root_here(&self) -> bool {
+        // "NSpid:" names the process in each namespace from that of the reader on down.
+        let alone = |status: String| {
+            let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            line.is_some_and(|numbers| numbers.split_whitespace().count() == 1)
+        };
+        self.uid == 0 && self.status().is_ok_and(alone)
+    }
+
     /// A pidfd of the process, for waiting on its end or sending signals.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
