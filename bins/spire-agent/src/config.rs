@@ -51,6 +51,7 @@ pub struct Config {
     pub connections_per_user: Option<usize>,
     pub key_type: KeyType,
     pub x509_cache_max: usize,
+    pub svid_cache_max_bytes: usize,
     pub jwt_cache_max: usize,
     pub jwt_cache_hit_timeout: Option<Duration>,
     pub rotation: RotationPolicy,

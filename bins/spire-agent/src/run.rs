@@ -175,6 +175,7 @@ fn agent_state(config: &Config, clock: &Arc<dyn Clock>) -> AgentState {
     let cache = CacheConfig {
         trust_domain: config.trust_domain.clone(),
         max_size: config.x509_cache_max,
+        max_bytes: config.svid_cache_max_bytes,
         rotation: config.rotation,
         seed: clock.now_nanos() as u64,
     };

@@ -146,6 +146,7 @@ impl Signing {
         let updated = cache.settle(jobs.iter().zip(outcomes), now);
         let held = cache.svid_count();
         drop(cache);
+        self.state.keep_budget();
         metrics::gauge!("lru_cache_svid_map_size", "svid_type" => "X509").set(held as f64);
         for (job, _) in jobs.iter().zip(updated).filter(|(_, updated)| *updated) {
             tracing::debug!(subsystem_name = "cache_manager", entry = &*job.entry.id, spiffe_id = %job.entry.spiffe_id, "SVID updated");
@@ -187,7 +188,9 @@ impl Signing {
         let key = JwtKey::new(entry.spiffe_id.clone(), audience.to_vec());
         if entry.jwt_svid_include_jti {
             // Each of these tokens must be a fresh one.
-            return self.clone().new_jwt(entry.clone(), audience.to_vec(), true).await.map_err(Arc::new);
+            let fetching = self.clone().new_jwt(entry.clone(), audience.to_vec(), true);
+            let late = |_| Err(ServerError::timed_out("signing a JWT-SVID"));
+            return tokio::time::timeout(RPC_TIMEOUT, fetching).await.unwrap_or_else(late).map_err(Arc::new);
         }
         let found = self.state.jwt().find(&key, self.state.now());
         let ageing = match found {
@@ -230,9 +233,13 @@ impl Signing {
         let (entry, audience) = (entry.clone(), audience.to_vec());
         let flight = async move {
             let token = this.clone().new_jwt(entry, audience, retry).await.map_err(Arc::new)?;
-            let mut cache = this.state.jwt();
-            cache.insert(key_of_flight, token.clone());
-            metrics::gauge!("jwt_svid_cache_size").set(cache.len() as f64);
+            let held = {
+                let mut cache = this.state.jwt();
+                cache.insert(key_of_flight, token.clone());
+                cache.len()
+            };
+            this.state.keep_budget();
+            metrics::gauge!("jwt_svid_cache_size").set(held as f64);
             Ok(token)
         };
         let flight = flight.boxed().shared();

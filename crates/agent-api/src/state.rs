@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use steeple_agent_core::budget;
 use steeple_agent_core::jwt_cache::JwtCache;
 use steeple_agent_core::view::Changes;
 use steeple_agent_core::{Cache, CacheConfig, Millis, SelectorSet, Subscription, View};
@@ -29,12 +30,15 @@ pub struct AgentState {
 
 impl AgentState {
     pub fn new(config: CacheConfig, jwt_cache_max: usize, clock: Arc<dyn Clock>) -> Self {
+        let trust_domain = config.trust_domain.clone();
+        let cache = Cache::new(config);
+        let jwt = JwtCache::new(jwt_cache_max).counting(cache.uses());
         Self {
-            trust_domain: config.trust_domain.clone(),
+            trust_domain,
             clock,
-            cache: Mutex::new(Cache::new(config)),
+            cache: Mutex::new(cache),
             view: Mutex::new(View::default()),
-            jwt: Mutex::new(JwtCache::new(jwt_cache_max)),
+            jwt: Mutex::new(jwt),
             work: Notify::new(),
             last_sync: std::sync::atomic::AtomicI64::new(0),
             closed: watch::Sender::new(false),
@@ -137,6 +141,27 @@ impl AgentState {
         Subscribed { state: self.clone(), subscription }
     }
 
+    /// Of who needs to know entries and bundles: nothing is signed for it.
+    pub(crate) fn watch(self: &Arc<Self>, selectors: &SelectorSet) -> Subscribed {
+        let subscription = self.cache().watch(selectors, self.now());
+        Subscribed { state: self.clone(), subscription }
+    }
+
+    /// Drops what is too much for `svid_cache_max_bytes`. For whoever put something into a cache, or has no more use of
+    /// it.
+    pub(crate) fn keep_budget(&self) {
+        // Always in this order.
+        let mut cache = self.cache();
+        if cache.max_bytes() == usize::MAX {
+            return;
+        }
+        let held = budget::keep(&mut cache, &mut self.jwt(), self.now());
+        drop(cache);
+        metrics::gauge!("svid_cache_bytes").set(held as f64);
+        // What went may have left room to sign ahead.
+        self.work.notify_one();
+    }
+
     /// X.509-SVIDs and JWT-SVIDs held.
     pub fn svid_counts(&self) -> (usize, usize) {
         (self.cache().svid_count(), self.jwt().len())
@@ -152,6 +177,7 @@ pub(crate) struct Subscribed {
 impl Drop for Subscribed {
     fn drop(&mut self) {
         self.state.cache().unsubscribe(self.subscription.group, self.state.now());
+        self.state.keep_budget();
         self.state.work.notify_one();
     }
 }

@@ -171,7 +171,7 @@ impl WorkloadApi {
     }
 
     async fn stream_bundles(self, mut caller: Caller, kind: Kind) -> Result<Encoded, Status> {
-        let mut subscribed = self.0.state.subscribe(&caller.selectors);
+        let mut subscribed = self.0.state.watch(&caller.selectors);
         if !self.0.config.allow_unauthenticated_verifiers {
             let entry = self.wait_for_entry(&mut subscribed, &caller, |_| true).await;
             caller.ended(entry)?;

@@ -6,25 +6,31 @@
 //! * Signing goes by priority: a workload waits > an SVID falls due > prefetch. At most one request per entry is under
 //!   way; a change of the entry meanwhile makes its answer void.
 //! * `x509_svid_cache_max_size` is a soft cap as in SPIRE: entries with subscribers are always served, the others are
-//!   signed ahead while there is room and dropped by last use when there is none.
+//!   signed ahead while there is room and dropped by last use when there is none. [`crate::budget`] counts bytes as well.
+//! * An entry with `disable_x509_svid_prefetch`, or past the cap, is signed once somebody asks.
 
+mod groups;
 mod index;
 mod look;
 mod queue;
+mod room;
 mod update;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use steeple_spiffe::TrustDomain;
 use steeple_spiffe::bundle::Bundle;
-use tokio::sync::watch;
 
+use crate::budget::Uses;
 use crate::entry::{Entry, SelectorSet};
 use crate::rotation::RotationPolicy;
 use crate::view::Changes;
 use crate::{Millis, millis};
 
+pub use groups::Subscription;
+use groups::{Group, Interest};
 use index::{EntryIndex, GroupIndex};
 pub use queue::Priority;
 use queue::Queue;
@@ -37,6 +43,8 @@ pub struct CacheConfig {
     pub trust_domain: TrustDomain,
     /// `x509_svid_cache_max_size`
     pub max_size: usize,
+    /// Bytes of X.509-SVIDs and JWT-SVIDs together, `usize::MAX` = no limit (`experimental.svid_cache_max_bytes`).
+    pub max_bytes: usize,
     pub rotation: RotationPolicy,
     /// Seeds the jitter.
     pub seed: u64,
@@ -54,13 +62,6 @@ pub struct SignJob {
     generation: u64,
 }
 
-/// A place in a group. Give [`Subscription::group`] back with [`Cache::unsubscribe`].
-#[derive(Debug)]
-pub struct Subscription {
-    pub group: u64,
-    pub updates: watch::Receiver<Update>,
-}
-
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Cache {
@@ -73,7 +74,7 @@ pub struct Cache {
     records: HashMap<Arc<str>, Record>,
     entries: EntryIndex,
     groups: HashMap<u64, Group>,
-    group_ids: HashMap<SelectorSet, u64>,
+    group_ids: HashMap<(SelectorSet, Interest), u64>,
     group_index: GroupIndex,
     next_group: u64,
     queue: Queue,
@@ -81,9 +82,15 @@ pub struct Cache {
     /// Records with an SVID and without subscribers, oldest use first.
     idle: BTreeSet<(u64, Arc<str>)>,
     /// Records that could be signed ahead if there were room.
-    parked: BTreeSet<Arc<str>>,
-    uses: u64,
+    /// The last use first, reversed.
+    parked: BTreeSet<(Reverse<u64>, Arc<str>)>,
+    uses: Uses,
     signed: usize,
+    /// Of the SVIDs held, and of the largest there was.
+    bytes: usize,
+    largest: usize,
+    /// What JWT-SVIDs hold of `max_bytes`.
+    elsewhere: usize,
     in_flight_unsigned: usize,
     closed: bool,
 }
@@ -105,14 +112,6 @@ struct Record {
     error: Option<Arc<str>>,
     retry_at: Millis,
     due: Millis,
-}
-
-#[derive(Debug)]
-struct Group {
-    selectors: SelectorSet,
-    subscribers: usize,
-    members: Vec<Arc<Entry>>,
-    updates: watch::Sender<Update>,
 }
 
 /// SPIRE's signing loop: 500 ms, ×1.5, at most 4 minutes.
@@ -141,8 +140,11 @@ impl Cache {
             interner: Interner::default(),
             idle: BTreeSet::new(),
             parked: BTreeSet::new(),
-            uses: 0,
+            uses: Uses::default(),
             signed: 0,
+            bytes: 0,
+            largest: 0,
+            elsewhere: 0,
             in_flight_unsigned: 0,
             closed: false,
         }
@@ -196,66 +198,6 @@ impl Cache {
         }
         self.fill(now);
         self.trim(now);
-    }
-
-    /// Joins the group of these selectors.
-    pub fn subscribe(&mut self, selectors: &SelectorSet, now: Millis) -> Subscription {
-        let mut subscription = self.join(selectors, now);
-        if self.closed {
-            let newest = subscription.updates.borrow().clone();
-            subscription.updates = watch::channel(newest).1;
-        }
-        subscription
-    }
-
-    fn join(&mut self, selectors: &SelectorSet, now: Millis) -> Subscription {
-        if let Some(id) = self.group_ids.get(selectors)
-            && let Some(group) = self.groups.get_mut(id)
-        {
-            group.subscribers += 1;
-            return Subscription { group: *id, updates: group.updates.subscribe() };
-        }
-        self.next_group += 1;
-        let id = self.next_group;
-        let (sender, updates) = watch::channel(Update::default());
-        let group =
-            Group { selectors: selectors.clone(), subscribers: 1, members: Vec::new(), updates: sender };
-        self.groups.insert(id, group);
-        self.group_ids.insert(selectors.clone(), id);
-        self.group_index.insert(id, selectors);
-        self.refresh(id, now);
-        self.trim(now);
-        Subscription { group: id, updates }
-    }
-
-    /// Ends every subscription, and those to come as soon as they begin: what waits for an update hears that there
-    /// will be none.
-    pub fn close(&mut self) {
-        self.closed = true;
-        for group in self.groups.values_mut() {
-            // The last sender goes; what the group matched stays, so that nobody is told that it has no identity.
-            let newest = group.updates.borrow().clone();
-            group.updates = watch::channel(newest).0;
-        }
-    }
-
-    /// Leaves a group. The last one to leave closes it.
-    pub fn unsubscribe(&mut self, id: u64, now: Millis) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        group.subscribers -= 1;
-        if group.subscribers > 0 {
-            return;
-        }
-        if let Some(group) = self.groups.remove(&id) {
-            self.group_ids.remove(&group.selectors);
-            self.group_index.remove(id, &group.selectors);
-            for entry in group.members {
-                self.release(&entry.id, now);
-            }
-        }
-        self.interner.sweep();
-        self.trim(now);
-        self.fill(now);
     }
 
     /// When [`Cache::take_jobs`] next has something at least as urgent as `least`, if nothing else happens. May be in
@@ -358,15 +300,7 @@ impl Cache {
         record.stale = false;
         record.failures = 0;
         record.error = None;
-        if record.svid.replace(Arc::new(svid)).is_none() {
-            self.signed += 1;
-        }
-        if record.subscribers == 0 {
-            self.uses += 1;
-            self.idle.remove(&(record.used, job.entry.id.clone()));
-            record.used = self.uses;
-            self.idle.insert((record.used, job.entry.id.clone()));
-        }
+        self.hold(&job.entry.id, svid);
         self.schedule(&job.entry.id, now);
         true
     }
@@ -431,9 +365,8 @@ impl Cache {
             if std::mem::take(&mut record.in_flight) && record.svid.is_none() {
                 self.in_flight_unsigned -= 1;
             }
-            if !entry.keeps_identity_of(&old) && record.svid.take().is_some() {
-                self.signed -= 1;
-                self.idle.remove(&(record.used, entry.id.clone()));
+            if !entry.keeps_identity_of(&old) {
+                self.let_go(&entry.id);
             }
         }
         if entry.selectors != old.selectors {
@@ -444,14 +377,12 @@ impl Cache {
     }
 
     fn remove(&mut self, id: &Arc<str>, affected: &mut HashSet<u64>) {
+        let signed = self.let_go(id);
         let Some(record) = self.records.remove(id) else { return };
         self.entries.remove(&record.entry);
         self.queue.remove(id);
-        self.parked.remove(id);
-        self.idle.remove(&(record.used, id.clone()));
-        if record.svid.is_some() {
-            self.signed -= 1;
-        } else if record.in_flight {
+        self.parked.remove(&(Reverse(record.used), id.clone()));
+        if !signed && record.in_flight {
             self.in_flight_unsigned -= 1;
         }
         affected.extend(self.reached(&record.entry.selectors));
@@ -500,92 +431,13 @@ impl Cache {
         }
     }
 
-    fn federating(&self, trust_domain: &TrustDomain, affected: &mut HashSet<u64>) {
-        let federates = |entry: &Arc<Entry>| entry.federates_with.contains(trust_domain);
-        affected.extend(
-            self.groups.iter().filter(|(_, group)| group.members.iter().any(federates)).map(|(id, _)| *id),
-        );
-    }
-
-    /// Groups that an entry with these selectors is served to.
-    fn reached(&self, selectors: &SelectorSet) -> Vec<u64> {
-        self.group_index
-            .candidates(selectors)
-            .filter(|id| self.groups.get(id).is_some_and(|group| selectors.is_subset_of(&group.selectors)))
-            .collect()
-    }
-
-    /// Works out anew what a group receives and tells it if that changed.
-    fn refresh(&mut self, id: u64, now: Millis) {
-        let Some(group) = self.groups.get(&id) else { return };
-        let members = self.matching(&group.selectors);
-        let previous = match self.groups.get_mut(&id) {
-            Some(group) => std::mem::replace(&mut group.members, members.clone()),
-            None => return,
-        };
-        for entry in &members {
-            self.retain(&entry.id, now);
-        }
-        for entry in &previous {
-            self.release(&entry.id, now);
-        }
-        let mut identities = Vec::new();
-        let mut pending = false;
-        let mut error = None;
-        for entry in &members {
-            let Some(record) = self.records.get(&entry.id) else { continue };
-            match &record.svid {
-                Some(svid) if millis(svid.not_after) > now => {
-                    identities.push(Identity { entry: entry.clone(), svid: svid.clone() });
-                }
-                _ if record.failures == 0 => pending = true,
-                _ => error.clone_from(&record.error),
-            }
-        }
-        let (bundle, federated) = self.bundles_for(&members);
-        let content = self.interner.intern(identities, bundle, federated);
-        let update = Update { content, matched: members.into(), pending, error };
-        if let Some(group) = self.groups.get(&id) {
-            group.updates.send_if_modified(|current| {
-                let changed = !current.same_as(&update);
-                if changed {
-                    *current = update;
-                }
-                changed
-            });
-        }
-    }
-
-    fn retain(&mut self, id: &Arc<str>, now: Millis) {
-        if let Some(record) = self.records.get_mut(id) {
-            record.subscribers += 1;
-            if record.subscribers == 1 {
-                self.idle.remove(&(record.used, id.clone()));
-                self.schedule(id, now);
-            }
-        }
-    }
-
-    fn release(&mut self, id: &Arc<str>, now: Millis) {
-        if let Some(record) = self.records.get_mut(id) {
-            // A record that was removed and came back starts without subscribers.
-            record.subscribers = record.subscribers.saturating_sub(1);
-            if record.subscribers == 0 {
-                self.uses += 1;
-                record.used = self.uses;
-                if record.svid.is_some() {
-                    self.idle.insert((record.used, id.clone()));
-                }
-                self.schedule(id, now);
-            }
-        }
-    }
-
     /// Puts a record where it belongs: ready, waiting for a time, parked, or nowhere while a request is under way.
     fn schedule(&mut self, id: &Arc<str>, now: Millis) {
         self.queue.remove(id);
-        self.parked.remove(id);
         let Some(record) = self.records.get(id) else { return };
+        let (idle, lazy) = (record.subscribers == 0, record.entry.disable_x509_svid_prefetch);
+        let place = (Reverse(record.used), id.clone());
+        self.parked.remove(&place);
         if record.in_flight {
             return;
         }
@@ -593,53 +445,21 @@ impl Cache {
         let wanted = missing || record.stale || record.due <= now;
         if !wanted {
             self.queue.at(record.due, id);
-        } else if missing && record.subscribers == 0 {
-            if !record.entry.disable_x509_svid_prefetch {
-                self.parked.insert(id.clone());
+        } else if idle && lazy {
+            // Replacing what nobody asks for would be signing ahead. It stays for whoever asks while the server is away.
+            match record.svid.as_ref().map(|svid| millis(svid.not_after)) {
+                Some(end) if end > now => self.queue.at(end, id),
+                _ => {
+                    self.let_go(id);
+                }
             }
+        } else if missing && idle {
+            self.parked.insert(place);
         } else if record.failures > 0 && record.retry_at > now {
             self.queue.at(record.retry_at, id);
         } else {
             let priority = if missing { Priority::Waiting } else { Priority::Expiring };
             self.queue.ready(priority, id);
-        }
-    }
-
-    /// Signs ahead while there is room.
-    fn fill(&mut self, now: Millis) {
-        let mut room = self
-            .config
-            .max_size
-            .saturating_sub(self.signed + self.in_flight_unsigned + self.queue.ready_without_svid());
-        while room > 0 {
-            let Some(id) = self.parked.pop_first() else { return };
-            match self.records.get(&id) {
-                Some(record) if record.failures > 0 && record.retry_at > now => {
-                    self.queue.at(record.retry_at, &id);
-                }
-                Some(_) => {
-                    self.queue.ready(Priority::Prefetch, &id);
-                    room -= 1;
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// Drops what nobody subscribes to, by last use, while there are too many.
-    fn trim(&mut self, now: Millis) {
-        while self.signed > self.config.max_size {
-            let Some((_, id)) = self.idle.pop_first() else { return };
-            if let Some(record) = self.records.get_mut(&id)
-                && record.svid.take().is_some()
-            {
-                self.signed -= 1;
-                record.stale = false;
-                if std::mem::take(&mut record.in_flight) {
-                    record.generation += 1;
-                }
-                self.schedule(&id, now);
-            }
         }
     }
 }

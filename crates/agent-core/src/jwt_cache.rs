@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use steeple_spiffe::SpiffeId;
 
+use crate::budget::Uses;
 use crate::{Millis, rotation};
 
 /// A token that the server issued.
@@ -64,12 +65,20 @@ pub struct JwtCache {
     max: usize,
     tokens: HashMap<JwtKey, (Arc<Token>, u64)>,
     by_use: BTreeMap<u64, JwtKey>,
-    uses: u64,
+    uses: Uses,
+    bytes: usize,
 }
 
 impl JwtCache {
     pub fn new(max: usize) -> Self {
-        Self { max, tokens: HashMap::new(), by_use: BTreeMap::new(), uses: 0 }
+        Self { max, tokens: HashMap::new(), by_use: BTreeMap::new(), uses: Uses::default(), bytes: 0 }
+    }
+
+    /// Numbers its uses with others' (see [`crate::budget`]).
+    #[must_use]
+    pub fn counting(mut self, uses: Uses) -> Self {
+        self.uses = uses;
+        self
     }
 
     pub fn find(&mut self, key: &JwtKey, now: Millis) -> Found {
@@ -77,10 +86,10 @@ impl JwtCache {
         if token.expires_at <= now {
             return Found::Nothing;
         }
-        self.uses += 1;
-        self.by_use.remove(used);
-        *used = self.uses;
-        self.by_use.insert(self.uses, key.clone());
+        if let Some(key) = self.by_use.remove(used) {
+            *used = self.uses.next();
+            self.by_use.insert(*used, key);
+        }
         if rotation::jwt_due(token.issued_at, token.expires_at, now) {
             Found::Ageing(token.clone())
         } else {
@@ -92,15 +101,28 @@ impl JwtCache {
         if self.max == 0 {
             return;
         }
-        self.uses += 1;
-        if let Some((_, used)) = self.tokens.insert(key.clone(), (token, self.uses)) {
+        let used = self.uses.next();
+        self.bytes += size(&key, &token);
+        if let Some((old, used)) = self.tokens.insert(key.clone(), (token, used)) {
+            self.bytes -= size(&key, &old);
             self.by_use.remove(&used);
         }
-        self.by_use.insert(self.uses, key);
-        while self.tokens.len() > self.max {
-            let Some((_, oldest)) = self.by_use.pop_first() else { return };
-            self.tokens.remove(&oldest);
+        self.by_use.insert(used, key);
+        while self.tokens.len() > self.max && self.drop_idlest() {}
+    }
+
+    /// When the token was last used that is dropped next.
+    pub(crate) fn idlest(&self) -> Option<u64> {
+        self.by_use.keys().next().copied()
+    }
+
+    /// Drops the token that was used longest ago. False if there is none.
+    pub(crate) fn drop_idlest(&mut self) -> bool {
+        let Some((_, key)) = self.by_use.pop_first() else { return false };
+        if let Some((token, _)) = self.tokens.remove(&key) {
+            self.bytes -= size(&key, &token);
         }
+        true
     }
 
     /// Drops tokens signed by these keys (tainted authorities). Returns how many.
@@ -118,11 +140,17 @@ impl JwtCache {
         self.tokens.retain(|key, (token, used)| {
             let keep = !gone(key, token);
             if !keep {
+                self.bytes -= size(key, token);
                 self.by_use.remove(used);
             }
             keep
         });
         before - self.tokens.len()
+    }
+
+    /// Bytes of the tokens held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn len(&self) -> usize {
@@ -132,6 +160,13 @@ impl JwtCache {
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
+}
+
+/// A token with its two places: by key, and by use.
+fn size(key: &JwtKey, token: &Token) -> usize {
+    let strings = key.audience.iter().map(|audience| size_of::<String>() + audience.len());
+    let key = size_of::<JwtKey>() + key.spiffe_id.as_str().len() + strings.sum::<usize>();
+    2 * key + size_of::<Token>() + token.token.len() + token.key_id.len()
 }
 
 #[cfg(test)]

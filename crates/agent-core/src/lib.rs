@@ -7,6 +7,7 @@
 //! | [`view`] | which entries and bundles are in force; never an older view of the same log |
 //! | [`cache`] | which X.509-SVIDs need signing, in what order, and what each workload receives |
 //! | [`jwt_cache`] | which JWT-SVIDs can be handed out again |
+//! | [`budget`] | which SVIDs go when they take too many bytes |
 //! | [`rotation`] | when an SVID is due for replacement |
 //! | [`batch`] | how many CSRs go into one call |
 //!
@@ -15,6 +16,7 @@
 
 pub mod agent_data;
 pub mod batch;
+pub mod budget;
 pub mod cache;
 pub mod entry;
 pub mod jwt_cache;

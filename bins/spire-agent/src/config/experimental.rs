@@ -15,6 +15,7 @@ pub(super) struct Experimental {
     pub workload_wait_timeout: Duration,
     pub connections_per_user: Option<usize>,
     pub rate_limits: RateLimits,
+    pub svid_cache_max_bytes: usize,
 }
 
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
@@ -30,6 +31,7 @@ impl Default for Experimental {
             workload_wait_timeout: DEFAULT_WAIT,
             connections_per_user: None,
             rate_limits: RateLimits::default(),
+            svid_cache_max_bytes: usize::MAX,
         }
     }
 }
@@ -82,6 +84,11 @@ pub(super) fn decode(
             Ok(most) if most > 0 => options.connections_per_user = Some(most),
             _ => return Err(invalid(&block, "workload_connections_per_user", "must be positive")),
         }
+    }
+    match block.int("svid_cache_max_bytes")?.map(usize::try_from) {
+        None | Some(Ok(0)) => {}
+        Some(Ok(most)) => options.svid_cache_max_bytes = most,
+        Some(Err(_)) => return Err(invalid(&block, "svid_cache_max_bytes", "must not be negative; 0 is no limit")),
     }
     if let Some(limits) = block.block("ratelimit")? {
         options.rate_limits = rate_limits(limits, unknown)?;

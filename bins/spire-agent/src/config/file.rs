@@ -45,6 +45,7 @@ pub(super) fn decode(body: &Body, flags: &RunFlags) -> Result<Config, LoadError>
         connections_per_user: agent.experimental.connections_per_user,
         key_type: agent.key_type,
         x509_cache_max: agent.x509_cache_max,
+        svid_cache_max_bytes: agent.experimental.svid_cache_max_bytes,
         jwt_cache_max: agent.jwt_cache_max,
         jwt_cache_hit_timeout: agent.experimental.jwt_cache_hit_timeout,
         rotation: agent.rotation,

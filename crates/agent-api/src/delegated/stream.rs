@@ -28,7 +28,7 @@ struct Svids {
 
 /// The SVIDs of the wanted workload, first and at each change.
 pub(super) fn svids(caller: Delegate, wanted: Wanted) -> Answers<api::SubscribeToX509sviDsResponse> {
-    let own = caller.state.subscribe(&caller.selectors);
+    let own = caller.state.watch(&caller.selectors);
     let subscribed = caller.state.subscribe(&wanted.selectors);
     let started = caller.state.clock.monotonic();
     let open = Svids { caller, own, wanted, subscribed, last: None, started, measured: false };
@@ -107,7 +107,7 @@ pub(super) fn bundles<T: Clone + PartialEq + Send + 'static>(
     method: &'static str,
     encode: fn(&[Arc<Bundle>]) -> T,
 ) -> Answers<T> {
-    let (own, changes) = (caller.state.subscribe(&caller.selectors), caller.state.bundle_changes());
+    let (own, changes) = (caller.state.watch(&caller.selectors), caller.state.bundle_changes());
     let open = Bundles { caller, own, method, encode, changes, sent: None };
     Box::pin(stream::unfold(Some(open), |open| async move {
         let mut open = open?;

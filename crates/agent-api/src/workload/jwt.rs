@@ -48,7 +48,7 @@ impl WorkloadApi {
         let mut entries = self.0.state.cache().matching(&caller.selectors);
         entries.retain(|entry| fits(entry));
         if entries.is_empty() {
-            let mut subscribed = self.0.state.subscribe(&caller.selectors);
+            let mut subscribed = self.0.state.watch(&caller.selectors);
             self.wait_for_entry(&mut subscribed, caller, fits).await?;
             entries = subscribed.subscription.updates.borrow().matched.to_vec();
             entries.retain(|entry| fits(entry));

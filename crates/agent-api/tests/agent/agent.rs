@@ -106,7 +106,8 @@ impl Agent {
             trust: Arc::new(Trust(options.trust)),
             clock: clock.clone(),
         };
-        let cache = CacheConfig { trust_domain, max_size: 100, rotation: Default::default(), seed: 1 };
+        let max_bytes = usize::MAX;
+        let cache = CacheConfig { trust_domain, max_size: 100, max_bytes, rotation: Default::default(), seed: 1 };
         let state = Arc::new(AgentState::new(cache, 100, clock));
         let signing = Signing::new(state.clone(), link.clone(), KeyType::EcP256, None);
         Self {

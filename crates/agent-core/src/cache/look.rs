@@ -6,12 +6,27 @@ use steeple_spiffe::TrustDomain;
 use steeple_spiffe::bundle::Bundle;
 
 use super::Cache;
+use crate::budget::Uses;
 use crate::entry::{Entry, SelectorSet, unique_hints};
 
 impl Cache {
     /// How many X.509-SVIDs are held.
     pub fn svid_count(&self) -> usize {
         self.signed
+    }
+
+    /// Bytes of the X.509-SVIDs held, and the most that these and JWT-SVIDs may take together.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn max_bytes(&self) -> usize {
+        self.config.max_bytes
+    }
+
+    /// What numbers the uses of this cache; a [`crate::budget`] needs that of both caches to be one.
+    pub fn uses(&self) -> Uses {
+        self.uses.clone()
     }
 
     /// How many entries are known.

@@ -10,9 +10,12 @@ fn domain() -> TrustDomain {
 }
 
 fn cache(max_size: usize) -> Cache {
-    let config =
-        CacheConfig { trust_domain: domain(), max_size, rotation: RotationPolicy::default(), seed: 7 };
-    Cache::new(config)
+    bounded(max_size, usize::MAX)
+}
+
+fn bounded(max_size: usize, max_bytes: usize) -> Cache {
+    let rotation = RotationPolicy::default();
+    Cache::new(CacheConfig { trust_domain: domain(), max_size, max_bytes, rotation, seed: 7 })
 }
 
 fn selectors(values: &[&str]) -> SelectorSet {
@@ -258,6 +261,125 @@ fn federated_bundles_come_with_entries_that_federate_only() {
     assert!(!without.updates.has_changed().unwrap());
 }
 
+#[test]
+fn whoever_wants_no_x509_svid_costs_none() {
+    let mut cache = cache(10);
+    let lazy = Entry { disable_x509_svid_prefetch: true, ..entry("1", "1", &["a"]) };
+    let mut jwt_only = cache.watch(&selectors(&["a"]), 0);
+    cache.apply(&set(vec![lazy]), 0);
+    let update = jwt_only.updates.borrow_and_update().clone();
+    assert_eq!((update.matched.len(), update.pending), (1, false));
+    assert!(take(&mut cache, 0).is_empty());
+    let with_svid = cache.subscribe(&selectors(&["a"]), 0);
+    assert_eq!(sign_all(&mut cache, 0), ["1"], "now somebody asks");
+    assert!(!jwt_only.updates.has_changed().unwrap(), "a signature is no news to it");
+    cache.unsubscribe(with_svid.group, 0);
+    cache.unsubscribe(jwt_only.group, 0);
+    assert!(cache.groups.is_empty() && cache.group_ids.is_empty());
+}
+
+#[test]
+fn an_svid_that_nobody_asks_for_any_more_is_not_renewed_without_prefetch() {
+    let mut cache = cache(10);
+    let lazy = Entry { disable_x509_svid_prefetch: true, ..entry("1", "1", &["a"]) };
+    cache.apply(&set(vec![lazy, entry("2", "2", &["b"])]), 0);
+    let once = cache.subscribe(&selectors(&["a"]), 0);
+    assert_eq!(sign_all(&mut cache, 0).len(), 2);
+    cache.unsubscribe(once.group, 0);
+    let due = 2_000_000;
+    assert_eq!(sign_all(&mut cache, due), ["2"]);
+    assert_eq!(cache.svid_count(), 2, "still there for whoever asks while the server is away");
+    let mut again = cache.subscribe(&selectors(&["a"]), due);
+    assert_eq!(served(&mut again), ["1"]);
+    assert_eq!(sign_all(&mut cache, due), ["1"]);
+    cache.unsubscribe(again.group, due);
+    sign_all(&mut cache, due + 3_700_000);
+    assert!(!cache.has_svid("1"), "over");
+}
+
+#[test]
+fn room_is_filled_with_what_was_used_last_before_what_never_was() {
+    let mut cache = cache(1);
+    cache.apply(&set(vec![entry("1", "1", &["1"]), entry("2", "2", &["2"]), entry("3", "3", &["3"])]), 0);
+    sign_all(&mut cache, 0);
+    for id in ["2", "3"] {
+        let open = cache.subscribe(&selectors(&[id]), 0);
+        sign_all(&mut cache, 0);
+        cache.unsubscribe(open.group, 0);
+        assert!(cache.has_svid(id));
+    }
+    cache.apply(&gone(&["3"]), 0);
+    assert_eq!(sign_all(&mut cache, 0), ["2"]);
+}
+
+#[test]
+fn nothing_is_signed_ahead_past_the_budget_and_what_is_in_use_stays() {
+    let size = svid(0).size();
+    let mut cache = bounded(100, size * 5 / 2);
+    cache.apply(&set((0..9).map(|n| entry(&n.to_string(), "w", &[&n.to_string()])).collect()), 0);
+    let first = take(&mut cache, 0);
+    for job in &first {
+        cache.issued(job, svid(0), 0);
+    }
+    assert_eq!(first.len(), 1, "how large one is was not known before");
+    cache.leave_room_for(0, 0);
+    sign_all(&mut cache, 0);
+    assert_eq!((cache.svid_count(), cache.bytes()), (2, 2 * size));
+    let open: Vec<_> = (0..9).map(|n| cache.subscribe(&selectors(&[&n.to_string()]), 0)).collect();
+    sign_all(&mut cache, 0);
+    crate::budget::keep(&mut cache, &mut crate::jwt_cache::JwtCache::new(1), 0);
+    assert_eq!(cache.svid_count(), 9, "all have subscribers");
+    for workload in open {
+        cache.unsubscribe(workload.group, 0);
+    }
+    crate::budget::keep(&mut cache, &mut crate::jwt_cache::JwtCache::new(1), 0);
+    let held: Vec<u8> = (0..9).filter(|n| cache.has_svid(&n.to_string())).collect();
+    assert_eq!(held, [7, 8]);
+    assert!(take(&mut cache, 0).is_empty(), "dropping does not make room to sign ahead what was dropped");
+}
+
+/// What is held without subscriber is what was used last, and a workload that asks is always served, whatever happens
+/// before (a million operations, for entries that nothing signs ahead).
+#[test]
+fn the_least_recently_used_goes_first_exactly() {
+    const ENTRIES: usize = 40;
+    const SIZE: usize = 8;
+    let steps = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
+    let mut rng = fastrand::Rng::with_seed(11);
+    let mut cache = cache(SIZE);
+    let lazy = |n: usize| Entry {
+        disable_x509_svid_prefetch: true,
+        ..entry(&n.to_string(), "w", &[&n.to_string()])
+    };
+    cache.apply(&set((0..ENTRIES).map(lazy).collect()), 0);
+    let mut open: Vec<(usize, Subscription)> = Vec::new();
+    // Oldest use first.
+    let mut model: Vec<usize> = Vec::new();
+    let sets: Vec<SelectorSet> = (0..ENTRIES).map(|n| selectors(&[&n.to_string()])).collect();
+    for step in 0..steps {
+        let now = step / 100;
+        if open.len() > 12 || !open.is_empty() && rng.bool() {
+            let (n, left) = open.swap_remove(rng.usize(..open.len()));
+            cache.unsubscribe(left.group, now);
+            if open.iter().all(|(other, _)| *other != n) {
+                model.push(n);
+            }
+        } else {
+            let n = rng.usize(..ENTRIES);
+            let mut subscription = cache.subscribe(&sets[n], now);
+            sign_all(&mut cache, now);
+            assert_eq!(served(&mut subscription).len(), 1);
+            open.push((n, subscription));
+            model.retain(|idle| *idle != n);
+        }
+        let busy: HashSet<usize> = open.iter().map(|(n, _)| *n).collect();
+        let most = SIZE.saturating_sub(busy.len());
+        model.drain(..model.len().saturating_sub(most));
+        assert_eq!(cache.svid_count(), busy.len() + model.len());
+        assert!(model.iter().all(|n| cache.has_svid(&n.to_string())), "at step {step}");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Set(u8, u8, u8, u8),
@@ -379,6 +501,9 @@ fn check(cache: &Cache, model: &HashMap<String, Entry>, subscriptions: &[(u8, Su
     let idle =
         cache.records.values().filter(|record| record.svid.is_some() && record.subscribers == 0).count();
     assert_eq!(cache.idle.len(), idle);
+    let bytes: usize =
+        cache.records.values().filter_map(|record| record.svid.as_ref()).map(|svid| svid.size()).sum();
+    assert_eq!(cache.bytes, bytes);
 }
 
 #[test]

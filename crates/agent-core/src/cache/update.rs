@@ -23,6 +23,13 @@ pub struct Svid {
     pub authority_key_id: Box<[u8]>,
 }
 
+impl Svid {
+    /// Bytes that it takes.
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + self.chain.len() + self.key.len() + self.authority_key_id.len()
+    }
+}
+
 impl fmt::Debug for Svid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Svid")
