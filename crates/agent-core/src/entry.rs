@@ -18,6 +18,11 @@ impl Selector {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What stands before the first `:`.
+    pub fn kind(&self) -> &str {
+        self.0.split_once(':').map_or(&*self.0, |(kind, _)| kind)
+    }
 }
 
 impl fmt::Display for Selector {
