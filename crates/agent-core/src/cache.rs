@@ -11,6 +11,7 @@
 
 mod groups;
 mod index;
+mod kept;
 mod look;
 mod queue;
 mod room;

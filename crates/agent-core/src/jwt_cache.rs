@@ -47,6 +47,15 @@ impl JwtKey {
         audience.sort();
         Self { spiffe_id, audience }
     }
+
+    pub fn spiffe_id(&self) -> &SpiffeId {
+        &self.spiffe_id
+    }
+
+    /// Sorted.
+    pub fn audience(&self) -> &[String] {
+        &self.audience
+    }
 }
 
 /// What the cache has for a key.
@@ -109,6 +118,24 @@ impl JwtCache {
         }
         self.by_use.insert(used, key);
         while self.tokens.len() > self.max && self.drop_idlest() {}
+    }
+
+    /// Holds tokens that an earlier process was given, unless they have ended.
+    pub fn restore(&mut self, tokens: HashMap<JwtKey, Token>, now: Millis) {
+        for (key, token) in tokens {
+            if token.expires_at > now && self.tokens.len() < self.max && !self.holds(&key) {
+                self.insert(key, Arc::new(token));
+            }
+        }
+    }
+
+    /// Every token held, also one that has ended.
+    pub fn tokens(&self) -> impl Iterator<Item = (&JwtKey, &Arc<Token>)> {
+        self.tokens.iter().map(|(key, (token, _))| (key, token))
+    }
+
+    pub fn holds(&self, key: &JwtKey) -> bool {
+        self.tokens.contains_key(key)
     }
 
     /// When the token was last used that is dropped next.

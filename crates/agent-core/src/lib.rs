@@ -9,6 +9,8 @@
 //! | [`jwt_cache`] | which JWT-SVIDs can be handed out again |
 //! | [`budget`] | which SVIDs go when they take too many bytes |
 //! | [`rotation`] | when an SVID is due for replacement |
+//! | [`wit_cache`] | WIT-SVIDs and the keys that they are bound to |
+//! | [`snapshot`] | what an agent that starts again goes on with |
 //! | [`batch`] | how many CSRs go into one call |
 //!
 //! Everything is a plain state machine: time comes in as [`Millis`], what to do comes out as a value. The caller does
@@ -24,6 +26,7 @@ pub mod node;
 pub mod rotation;
 pub mod view;
 
+pub mod snapshot;
 pub use cache::{Cache, CacheConfig, SignJob, Subscription, Update};
 pub use entry::{Entry, Selector, SelectorSet};
 pub use view::{Changes, Delta, View};

@@ -10,6 +10,7 @@ use steeple_spiffe::TrustDomain;
 use steeple_spiffe::bundle::Bundle;
 
 use crate::entry::Entry;
+use crate::snapshot::Snapshot;
 
 /// One message of `steeple.agent.v1.Sync/Watch`.
 #[derive(Clone, Debug, Default)]
@@ -105,6 +106,11 @@ impl View {
 
     pub fn bundle_count(&self) -> usize {
         self.bundles.len()
+    /// By trust domain.
+    pub fn bundles(&self) -> impl Iterator<Item = &Arc<Bundle>> {
+        self.bundles.values()
+    }
+
     }
 
     /// A broken stream leaves nothing half applied.
@@ -187,6 +193,22 @@ impl View {
         for entry in entries {
             if self.entries.get(&entry.id).is_some_and(|held| **held == entry) {
                 continue;
+    /// Puts in force what an earlier process held: from here on nothing older of the same log is accepted.
+    pub fn restore(&mut self, snapshot: &mut Snapshot) -> Changes {
+        let entries = std::mem::take(&mut snapshot.entries).into_values().collect();
+        let bundles = std::mem::take(&mut snapshot.bundles).into_values().collect();
+        self.revision = snapshot.revision;
+        self.log_id = std::mem::take(&mut snapshot.log_id);
+        self.replace(entries, bundles)
+    }
+
+    /// What is held was told to another agent: it stays until a complete view takes its place.
+    pub fn start_over(&mut self) {
+        self.revision = 0;
+        self.log_id.clear();
+        self.staged.clear();
+    }
+
             }
             let entry = Arc::new(entry);
             let before = self.entries.insert(entry.id.clone(), entry.clone());
