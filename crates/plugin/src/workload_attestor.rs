@@ -29,6 +29,10 @@ pub enum WorkloadAttestError {
     Gone { pid: i32 },
     #[error("{what}: {source}")]
     Io { what: String, source: std::io::Error },
+    /// What the attestor asks has not answered for a while, and another caller is finding out whether it does again.
+    /// Said now and then in the log, not at each call.
+    #[error("{0}")]
+    StillSilent(String),
     #[error("{0}")]
     Other(String),
 }

@@ -8,6 +8,8 @@
 //! | [`metrics`] | SPIRE's metric names over the `metrics` facade; Prometheus listener |
 //! | [`health`] | `/live` and `/ready` |
 //! | [`uds`], [`authority`], [`peer`] | Unix sockets whose callers are processes, served to every gRPC stack |
+//! | [`container`] | which container a process is in, by /proc |
+//! | [`gate`] | calls to what may stop answering, bounded |
 //! | [`tls`] | mutual TLS from a live SVID and live bundles |
 //! | [`grpc`] | tonic server settings shared by all endpoints |
 //! | [`ratelimit`], [`backoff`] | waiting, politely |
@@ -16,6 +18,8 @@ pub mod authority;
 pub mod backoff;
 pub mod bundle_endpoint;
 pub mod clock;
+pub mod container;
+pub mod gate;
 pub mod grpc;
 pub mod health;
 pub mod http;
