@@ -1,84 +1,142 @@
-//! Measures what the issue promises, on the binaries in `--bin-dir` (ours or SPIRE's): the time from an API call to the change on an
-//! open Workload API stream, what idle processes hold, and what many entries cost on each database.
-//!
-//! `steeple-bench --bin-dir DIR [--assert] [--trials N] [--entries N] [--scale N] [--database ENGINE]… [--statements]`; `--assert` fails past the
-//! limits. `--scale 100000 --trials 0` is the long form of the last.
-#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "a benchmark reads the clock and prints")]
+//! The same work on Steeple, on a real SPIRE or on both by turns, over their public APIs: CPU, memory and time of each, their ratio,
+//! and what of the promises is kept. `--help` lists scenarios and sizes; docs/benchmarks.md has the results.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark reads the clock and prints"
+)]
 
-mod idle;
-mod propagation;
-mod scale;
-mod statements;
-mod stats;
+mod limits;
+mod measure;
+mod plan;
+mod record;
+mod report;
+mod scenario;
+mod subject;
+mod targets;
+mod wire;
 
-use anyhow::{Context, Result, bail};
-use steeple_e2e::Engine;
+use std::path::Path;
+use std::time::Instant;
 
-/// What to measure.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    pub assert: bool,
-    pub trials: usize,
-    pub entries: usize,
-    /// Entries of the measurement that each database gets.
-    pub scale: usize,
-    pub databases: Vec<Engine>,
-    /// Whether to print what PostgreSQL spent its time on.
-    pub statements: bool,
-}
+use anyhow::{Result, bail};
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
-async fn main() -> Result<()> {
-    let mut plan = Plan {
-        assert: false,
-        trials: 200,
-        entries: 1000,
-        scale: 10_000,
-        databases: Vec::new(),
-        statements: false,
-    };
+use plan::Plan;
+use record::{Notes, Record};
+use report::{Machine, Report};
+use scenario::{Run, Scenario};
+use subject::Subject;
+
+fn main() -> Result<()> {
     let mut args = std::env::args().skip(1);
-    let mut bin_dir = std::env::var("STEEPLE_BIN_DIR").ok();
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--assert" => plan.assert = true,
-            "--statements" => plan.statements = true,
-            "--bin-dir" => bin_dir = args.next(),
-            "--trials" => plan.trials = args.next().context("--trials N")?.parse()?,
-            "--entries" => plan.entries = args.next().context("--entries N")?.parse()?,
-            "--scale" => plan.scale = args.next().context("--scale N")?.parse()?,
-            "--database" => plan.databases.push(args.next().context("--database ENGINE")?.parse()?),
-            other => bail!("no option {other}"),
+    let first = args.next();
+    match first.as_deref() {
+        // What it starts of itself: few threads, quick to start.
+        Some("client") => {
+            let socket = args.next().unwrap_or_default();
+            alone()?.block_on(scenario::client(Path::new(&socket)))
+        }
+        Some("herd") => alone()?.block_on(wire::herd::run()),
+        _ => {
+            let Some(plan) = Plan::parse(first.into_iter().chain(args))? else { return Ok(()) };
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()?
+                .block_on(run(plan))
         }
     }
-    let bin_dir = bin_dir.context("--bin-dir names the folder with spire-server and spire-agent")?;
-    let mut late = Vec::new();
-    if plan.trials > 0 {
-        let deployment = steeple_e2e::Deployment::builder().bin_dir(&bin_dir).quiet().start_with_agent()?;
-        println!(
-            "subject: {:?}, {} entries, {} trials, one machine, {}",
-            deployment.subject(),
-            plan.entries,
-            plan.trials,
-            deployment.engine()
-        );
-        late.extend(idle::measure(&deployment, &plan).await?);
-        late.extend(propagation::measure(&deployment, &plan).await?);
+}
+
+fn alone() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+async fn run(mut plan: Plan) -> Result<()> {
+    measure::raise_file_limit();
+    if plan.assert {
+        plan.shorten(targets::ASSERT_SIZES);
+        if plan.only.is_empty() {
+            plan.only = targets::ASSERT_SCENARIOS.iter().map(|name| (*name).to_owned()).collect();
+        }
     }
-    if plan.databases.is_empty() {
-        plan.databases = vec![Engine::Sqlite, Engine::Postgres];
+    let subjects = subjects(&plan)?;
+    let names: Vec<String> = subjects.iter().map(|subject| subject.name.clone()).collect();
+    let machine = Machine::here();
+    println!("{}: {}", names.join(" and "), machine.text());
+    let mut record = Record::default();
+    if !plan.assert {
+        record.limits = limits::measure().await?;
     }
-    for engine in &plan.databases {
-        late.extend(scale::measure(&plan, &bin_dir, *engine).await?);
+    for scenario in scenario::ALL.iter().filter(|scenario| chosen(&plan, scenario)) {
+        for round in 0..plan.rounds.max(1) {
+            let mut order: Vec<&Subject> = subjects.iter().collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for subject in order {
+                one(&plan, scenario, subject, &mut record).await;
+            }
+        }
     }
-    if late.is_empty() {
+    let report = Report::new(&machine, &names, &record);
+    println!("{}", report::text(&report));
+    for (path, text) in [
+        (&plan.json, report.json()?),
+        (&plan.html, report::html(&report)),
+        (&plan.markdown, report::markdown(&report)),
+    ] {
+        if let Some(path) = path {
+            std::fs::write(path, text)?;
+        }
+    }
+    let mut wrong = record.errors.clone();
+    if plan.assert {
+        wrong.extend(targets::past_limits(&record, &names[0]));
+    }
+    if wrong.is_empty() {
         println!("1 passed, 0 failed");
         return Ok(());
     }
-    println!("past a limit: {}", late.join("; "));
     println!("0 passed, 1 failed");
-    if plan.assert {
-        bail!("past a limit");
+    bail!("{}", wrong.join("\n"))
+}
+
+async fn one(plan: &Plan, scenario: &Scenario, subject: &Subject, record: &mut Record) {
+    let begin = Instant::now();
+    let notes = Notes { record, subject: &subject.name };
+    let done = (scenario.run)(Run { plan, subject, notes }).await;
+    let took = begin.elapsed().as_secs_f64();
+    match done {
+        Ok(()) => eprintln!("{} on {}: {took:.1} s", scenario.name, subject.name),
+        Err(error) => {
+            let text = format!("{} on {}: {error:#}", scenario.name, subject.name);
+            eprintln!("{text} (after {took:.1} s)");
+            record.errors.push(text);
+        }
     }
-    Ok(())
+}
+
+fn chosen(plan: &Plan, scenario: &Scenario) -> bool {
+    if plan.only.is_empty() {
+        return scenario.short || plan.full;
+    }
+    plan.only.iter().any(|name| name == scenario.name)
+}
+
+fn subjects(plan: &Plan) -> Result<Vec<Subject>> {
+    if let Some(running) = &plan.running {
+        return Ok(vec![Subject::running(running.clone())]);
+    }
+    let mut subjects: Vec<Subject> = Vec::new();
+    for dir in &plan.bin_dirs {
+        let mut subject = Subject::binaries(dir)?;
+        let alike = subjects.iter().filter(|there| there.name.starts_with(&subject.name)).count();
+        if alike > 0 {
+            subject.name = format!("{}-{}", subject.name, alike + 1);
+        }
+        subjects.push(subject);
+    }
+    Ok(subjects)
 }

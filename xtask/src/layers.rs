@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("endpoints", &["base", "toolkit", "ports", "engines"]),
     ("adapters", &["base", "toolkit", "ports"]),
     ("bins", &["base", "toolkit", "ports", "engines", "endpoints", "adapters"]),
-    ("tests", &["base", "tests"]),
+    ("tests", &["base", "toolkit", "tests"]),
     ("tools", &["base"]),
 ];
 

@@ -369,17 +369,22 @@ plugins {{
 
     /// Starts the server and waits until it is healthy.
     pub fn start_server(&mut self) -> Result<()> {
-        let config = self.path("server.conf");
-        let (program, config) = (self.program("spire-server"), config.to_string_lossy());
-        let (program, config) = (program.to_string_lossy(), config.as_ref());
-        let mut args: Vec<&str> = self.builder.server_env.iter().map(String::as_str).collect();
-        args.extend([program.as_ref(), "run", "-config", config]);
-        let mut daemon = Daemon::start(Path::new("env"), &args, &self.path("server.log"))?;
+        let mut daemon = self.spawn_server()?;
         self.wait_healthy("spire-server", &self.server_socket(), &mut daemon)?;
         self.server = Some(daemon);
         let bundle = self.server_ok(&["bundle", "show"])?;
         std::fs::write(self.path("bundle.pem"), bundle)?;
         Ok(())
+    }
+
+    /// Starts the server without waiting: for those whose start is watched.
+    pub fn spawn_server(&self) -> Result<Daemon> {
+        let config = self.path("server.conf");
+        let (program, config) = (self.program("spire-server"), config.to_string_lossy());
+        let (program, config) = (program.to_string_lossy(), config.as_ref());
+        let mut args: Vec<&str> = self.builder.server_env.iter().map(String::as_str).collect();
+        args.extend([program.as_ref(), "run", "-config", config]);
+        Daemon::start(Path::new("env"), &args, &self.path("server.log"))
     }
 
     /// Attests an agent with a fresh join token and waits until it serves.

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use steeple_e2e::{Database, Deployment, Engine, NODE, Subject};
 
-use crate::{Plan, statements};
+mod statements;
+
+use super::Run;
+use crate::measure::Process;
 
 /// All of them, as files for `entry create -data`.
 const FILES: usize = 10;
@@ -21,18 +24,40 @@ const START_LIMIT: Duration = Duration::from_secs(5);
 const IDLE_LIMIT: f64 = 1.0;
 const IDLE_WINDOW: Duration = Duration::from_secs(20);
 
-pub async fn measure(plan: &Plan, bin_dir: &str, engine: Engine) -> Result<Vec<String>> {
+/// SQLite and PostgreSQL, or those that were asked for. Past a limit it is an error.
+pub async fn run(run: Run<'_>) -> Result<()> {
+    let chosen = &run.plan.databases;
+    let engines = if chosen.is_empty() { vec![Engine::Sqlite, Engine::Postgres] } else { chosen.clone() };
+    let mut late = Vec::new();
+    for engine in engines {
+        late.extend(measure(&run, engine)?);
+    }
+    anyhow::ensure!(late.is_empty(), "past a limit: {}", late.join("; "));
+    Ok(())
+}
+
+fn measure(run: &Run<'_>, engine: Engine) -> Result<Vec<String>> {
+    let plan = Sizes { scale: run.plan.size("database-entries"), statements: run.plan.statements };
     let database = Arc::new(Database::alone(engine)?);
-    let mut deployment =
-        Deployment::builder().bin_dir(bin_dir).quiet().disk_keys().database(&database).start()?;
+    let mut deployment = Deployment::builder()
+        .bin_dir(run.subject.bin_dir()?)
+        .quiet()
+        .disk_keys()
+        .database(&database)
+        .start()?;
     println!("{engine}, {} entries", plan.scale);
-    let mut late = create(&deployment, &database, plan)?;
-    late.extend(cold_start(&mut deployment, &database, plan)?);
-    late.extend(idle(&deployment, &database, plan)?);
+    let mut late = create(&deployment, &database, &plan)?;
+    late.extend(cold_start(&mut deployment, &database, &plan)?);
+    late.extend(idle(&deployment, &database, &plan)?);
     Ok(late.into_iter().map(|text| format!("{engine}: {text}")).collect())
 }
 
-fn create(deployment: &Deployment, database: &Database, plan: &Plan) -> Result<Vec<String>> {
+struct Sizes {
+    scale: usize,
+    statements: bool,
+}
+
+fn create(deployment: &Deployment, database: &Database, plan: &Sizes) -> Result<Vec<String>> {
     let each = plan.scale / FILES;
     let mut times = Vec::new();
     let cpu = cpu_seconds(deployment)?;
@@ -74,18 +99,12 @@ fn create(deployment: &Deployment, database: &Database, plan: &Plan) -> Result<V
     Ok(late)
 }
 
-/// CPU time of the server's process so far.
 fn cpu_seconds(deployment: &Deployment) -> Result<f64> {
-    let pid = deployment.server.as_ref().context("the server has gone")?.pid();
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').context("no stat")?;
-    // `utime` and `stime` in ticks of 1/100 s.
-    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
-    Ok(ticks.sum::<std::result::Result<f64, _>>()? / 100.0)
+    Process { pid: deployment.server.as_ref().context("the server has gone")?.pid() }.cpu()
 }
 
 /// A server that finds five times as many rows in the log as there are entries.
-fn cold_start(deployment: &mut Deployment, database: &Database, plan: &Plan) -> Result<Vec<String>> {
+fn cold_start(deployment: &mut Deployment, database: &Database, plan: &Sizes) -> Result<Vec<String>> {
     drop(deployment.server.take());
     let rows = if deployment.subject() == Subject::Steeple {
         // What the log would hold had every entry been updated four times.
@@ -114,7 +133,7 @@ fn cold_start(deployment: &mut Deployment, database: &Database, plan: &Plan) -> 
     Ok((took > START_LIMIT).then(|| format!("start took {took:?}")).into_iter().collect())
 }
 
-fn idle(deployment: &Deployment, database: &Database, plan: &Plan) -> Result<Vec<String>> {
+fn idle(deployment: &Deployment, database: &Database, plan: &Sizes) -> Result<Vec<String>> {
     let Some(server) = database.server() else { return Ok(Vec::new()) };
     std::thread::sleep(Duration::from_secs(5));
     let before = server.statements()?;
