@@ -52,6 +52,7 @@ pub struct Config {
     pub key_type: KeyType,
     pub x509_cache_max: usize,
     pub svid_cache_max_bytes: usize,
+    pub slow_reader_timeout: Duration,
     pub jwt_cache_max: usize,
     pub jwt_cache_hit_timeout: Option<Duration>,
     pub rotation: RotationPolicy,

@@ -13,6 +13,7 @@
 //! | [`tls`] | mutual TLS from a live SVID and live bundles |
 //! | [`grpc`] | tonic server settings shared by all endpoints |
 //! | [`ratelimit`], [`backoff`] | waiting, politely |
+//! | [`slow_reader`] | clients that do not read |
 
 pub mod authority;
 pub mod backoff;
@@ -29,6 +30,7 @@ pub mod peer;
 pub mod ratelimit;
 pub mod shutdown;
 pub mod signals;
+pub mod slow_reader;
 mod sys;
 pub mod tasks;
 pub mod tls;

@@ -15,7 +15,7 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use crate::sys;
+use crate::{slow_reader::Hangup, sys};
 
 /// The process at the other end of a Unix socket, held by a pidfd for as long as this lives: its number may be
 /// reused, this cannot be mistaken for the other process.
@@ -31,6 +31,8 @@ pub struct Peer {
 #[derive(Debug, Clone)]
 pub struct PeerInfo {
     pub peer: Arc<Peer>,
+    /// Closes the connection that the request came over.
+    pub hangup: Arc<Hangup>,
 }
 
 /// Why a caller cannot be served.

@@ -160,7 +160,7 @@ impl UdsListener {
             });
             return None;
         }
-        let info = PeerInfo { peer: self.shared(peer) };
+        let info = PeerInfo { peer: self.shared(peer), hangup: Arc::default() };
         Some(UdsStream { io: AuthorityFilter::new(stream), info, _permit: permit.flatten() })
     }
 
@@ -262,7 +262,14 @@ impl Connected for UdsStream {
 
 impl AsyncRead for UdsStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
+        let this = self.get_mut();
+        if this.info.hangup.is_closed(cx) {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the client does not read",
+            )));
+        }
+        Pin::new(&mut this.io).poll_read(cx, buf)
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use steeple_agent_api::workload::{DEFAULT_WAIT, RateLimits};
 use steeple_config::{Block, Strictness, UnknownKeys};
+use steeple_runtime::slow_reader;
 
 use super::LoadError;
 use steeple_cli::settings::{self, invalid, refuse, refuse_on, unsupported};
@@ -16,6 +17,7 @@ pub(super) struct Experimental {
     pub connections_per_user: Option<usize>,
     pub rate_limits: RateLimits,
     pub svid_cache_max_bytes: usize,
+    pub slow_reader_timeout: Duration,
 }
 
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
@@ -32,6 +34,7 @@ impl Default for Experimental {
             connections_per_user: None,
             rate_limits: RateLimits::default(),
             svid_cache_max_bytes: usize::MAX,
+            slow_reader_timeout: slow_reader::DEFAULT_PATIENCE,
         }
     }
 }
@@ -85,10 +88,18 @@ pub(super) fn decode(
             _ => return Err(invalid(&block, "workload_connections_per_user", "must be positive")),
         }
     }
+    if let Some(patience) = duration(&mut block, "slow_reader_timeout")? {
+        if patience < Duration::from_secs(1) {
+            return Err(invalid(&block, "slow_reader_timeout", "must be at least 1s"));
+        }
+        options.slow_reader_timeout = patience;
+    }
     match block.int("svid_cache_max_bytes")?.map(usize::try_from) {
         None | Some(Ok(0)) => {}
         Some(Ok(most)) => options.svid_cache_max_bytes = most,
-        Some(Err(_)) => return Err(invalid(&block, "svid_cache_max_bytes", "must not be negative; 0 is no limit")),
+        Some(Err(_)) => {
+            return Err(invalid(&block, "svid_cache_max_bytes", "must not be negative; 0 is no limit"));
+        }
     }
     if let Some(limits) = block.block("ratelimit")? {
         options.rate_limits = rate_limits(limits, unknown)?;

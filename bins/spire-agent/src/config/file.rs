@@ -46,6 +46,7 @@ pub(super) fn decode(body: &Body, flags: &RunFlags) -> Result<Config, LoadError>
         key_type: agent.key_type,
         x509_cache_max: agent.x509_cache_max,
         svid_cache_max_bytes: agent.experimental.svid_cache_max_bytes,
+        slow_reader_timeout: agent.experimental.slow_reader_timeout,
         jwt_cache_max: agent.jwt_cache_max,
         jwt_cache_hit_timeout: agent.experimental.jwt_cache_hit_timeout,
         rotation: agent.rotation,

@@ -11,8 +11,10 @@ use steeple_agent_api::delegated::{DelegatedIdentity, DelegatedIdentityServer};
 use steeple_agent_api::health::HealthService;
 use steeple_agent_api::sds::{SecretDiscovery, SecretDiscoveryServiceServer};
 use steeple_agent_api::{AgentIdentity, AgentState, WorkloadApi};
+use steeple_runtime::clock;
 use steeple_runtime::grpc;
 use steeple_runtime::logs::LogHandle;
+use steeple_runtime::slow_reader::SlowReaders;
 use steeple_runtime::tasks::{OnEnd, TaskGroup};
 use steeple_runtime::uds::{UdsListener, UdsOptions};
 
@@ -81,6 +83,8 @@ impl Sockets {
             stop.await;
             state.close();
         });
+        let readers = SlowReaders::new(config.slow_reader_timeout, clock::system());
+        tasks.spawn_until_shutdown("slow readers", OnEnd::Log, readers.clone().run());
         if let Some(listener) = self.public {
             let apis = config.apis.names();
             let health = HealthService { socket: super::health::workload_socket(config) };
@@ -89,6 +93,7 @@ impl Sockets {
             tracing::info!(subsystem_name = "endpoints", address = %listener.path().display(), apis, network = "unix", "Starting agent APIs");
             let sds = SecretDiscovery::new(parts.api.clone(), config.sds.clone());
             let serving = grpc::server_builder()
+                .layer(readers.clone())
                 .add_optional_service(config.apis.workload.then_some(parts.api))
                 .add_optional_service(config.apis.sds.then(|| SecretDiscoveryServiceServer::new(sds)))
                 .add_service(health.into_server())
@@ -111,6 +116,7 @@ impl Sockets {
             tracing::info!(subsystem_name = "endpoints", address = %listener.path().display(), network = "unix", "Starting Admin APIs");
             let debug = DebugService { state: parts.state, identity: parts.identity, started: parts.started };
             let serving = grpc::server_builder()
+                .layer(readers)
                 .add_service(DebugServer::new(debug))
                 .add_service(LoggerServer::new(LoggerService { logs: parts.logs }))
                 .add_service(DelegatedIdentityServer::new(parts.delegated))
