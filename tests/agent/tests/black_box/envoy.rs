@@ -141,7 +141,7 @@ async fn rotate_under_load(d: &Deployment, mesh: &Mesh, rotations: u64) -> Resul
 }
 
 /// User and system time of a process so far.
-fn cpu(daemon: Option<&Daemon>) -> Result<Duration> {
+pub fn cpu(daemon: Option<&Daemon>) -> Result<Duration> {
     let pid = daemon.context("not started")?.pid();
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(')').next().context("no name")?.split_whitespace().collect();
