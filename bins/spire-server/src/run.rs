@@ -94,7 +94,10 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     let endpoints = endpoints::bind(&config, identity.live(), bundles.clone(), clock.clone()).await?;
     let (tcp, socket) = (endpoints.tcp_addr, config.socket_path.clone());
     let bundle_endpoint = match &config.federation.endpoint {
-        Some(wanted) => Some(federation::bind_endpoint(wanted, identity.live(), view.clone(), &tasks).await?),
+        Some(wanted) => {
+            let exchange = endpoints::key_exchange(&config);
+            Some(federation::bind_endpoint(wanted, exchange, identity.live(), view.clone(), &tasks).await?)
+        }
         None => None,
     };
 
@@ -277,6 +280,7 @@ fn server_state(
         limits: Limits::new(config.limits, clock),
         audit: config.audit_log,
         jwt_disabled: config.ca.disable_jwt_svids,
+        explain_to_agents: config.explain_to_agents,
         started: clock.monotonic(),
     }
 }

@@ -97,3 +97,25 @@ pub fn duration(block: &mut Block<'_>, key: &str) -> Result<Option<GoDuration>, 
         None => Ok(None),
     }
 }
+
+/// The feature flag of WIT-SVIDs.
+pub const WIT_SVID: &str = "wit-svid";
+/// Flags that SPIRE knows; others end the start.
+const KNOWN_FLAGS: [&str; 2] = [WIT_SVID, "i_am_a_test_flag"];
+
+/// `experimental.feature_flags`, the same for server and agent. One that is not known is refused in SPIRE's words.
+pub fn feature_flags(block: &mut Block<'_>) -> Result<Vec<String>, LoadError> {
+    let flags = block.strings("feature_flags")?.unwrap_or_default();
+    let mut bad: Vec<&str> =
+        flags.iter().map(String::as_str).filter(|flag| !KNOWN_FLAGS.contains(flag)).collect();
+    if bad.is_empty() {
+        return Ok(flags);
+    }
+    bad.sort_unstable();
+    let text = format!(
+        "error loading feature flags: unknown feature flag(s): [{}]; known are {}",
+        bad.join(" "),
+        KNOWN_FLAGS.join(", ")
+    );
+    Err(invalid(block, "feature_flags", text))
+}

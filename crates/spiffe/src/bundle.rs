@@ -41,7 +41,7 @@ pub struct Bundle {
     pub trust_domain: TrustDomain,
     pub x509_authorities: Vec<X509Authority>,
     pub jwt_authorities: Vec<JwtAuthority>,
-    /// Keys of WIT-SVIDs, carried but not used for anything here.
+    /// Keys of WIT-SVIDs, never among the JWT authorities (WIT-SVID §6.2).
     pub wit_authorities: Vec<JwtAuthority>,
     /// Seconds.
     pub refresh_hint: Option<i64>,

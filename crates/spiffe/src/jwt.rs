@@ -1,4 +1,4 @@
-//! JWT-SVID: signing, parsing and validation (JWT-SVID §2 to §4). WIT-SVID: signing (WIT-SVID §2, §3).
+//! JWT-SVID: signing, parsing and validation (JWT-SVID §2 to §4). WIT-SVID: the same (WIT-SVID §2 to §4, §6.2).
 
 mod sign;
 mod validate;
@@ -6,4 +6,4 @@ mod wit;
 
 pub use sign::{Claims, assemble, signing_input};
 pub use validate::{EXPIRY_LEEWAY, JwtBundleSource, JwtError, JwtSvid, parse_insecure, validate};
-pub use wit::{WitClaims, WitError, wit_signing_input};
+pub use wit::{InvalidWit, WitClaims, WitError, WitSvid, wit_signing_input};

@@ -372,8 +372,8 @@ impl PublicKey {
         }
     }
 
-    /// x and y of an EC key.
-    pub(crate) fn ec_coordinates(&self) -> Option<(&[u8], &[u8])> {
+    /// X and Y of a key on a curve, big-endian, as long as the field.
+    pub fn ec_coordinates(&self) -> Option<(&[u8], &[u8])> {
         if matches!(self.kind, PublicKeyKind::Rsa(_) | PublicKeyKind::Other) {
             return None;
         }

@@ -6,17 +6,15 @@ use steeple_spiffe::KeyType;
 
 use super::LoadError;
 use super::server::{duration, key_type};
-use steeple_cli::settings::{invalid, refuse, string};
-
-/// Flags that SPIRE knows; others end the start.
-const WIT_SVID: &str = "wit-svid";
-const KNOWN_FLAGS: [&str; 2] = [WIT_SVID, "i_am_a_test_flag"];
+use steeple_cli::settings::{WIT_SVID, feature_flags, refuse, string};
 
 #[derive(Debug, Default)]
 pub(super) struct Experimental {
     /// `agent_spiffe_id_as_selector`
     pub agent_id_selector: bool,
     pub require_pq_kem: bool,
+    /// `explain_to_agents = false` (ours)
+    pub explain_off: bool,
     pub wit: Option<WitConfig>,
 }
 
@@ -31,11 +29,12 @@ pub(super) fn decode(
     refuse(&block, &["auth_opa_policy_engine", "named_pipe_name"])?;
     let agent_id_selector = block.bool("agent_spiffe_id_as_selector")?.unwrap_or(false);
     let require_pq_kem = block.bool("require_pq_kem")?.unwrap_or(false);
+    let explain_off = !block.bool("explain_to_agents")?.unwrap_or(true);
     let events_based_cache = block.bool("events_based_cache")?.unwrap_or(false);
     let timed = cache_times(&mut block, warnings)?;
     let wit_key_type = key_type(&mut block, "wit_key_type")?;
     let wit_issuer = string(&mut block, "wit_issuer")?;
-    let flags = flags(&mut block)?;
+    let flags = feature_flags(&mut block)?;
     let any = agent_id_selector || require_pq_kem || events_based_cache || timed || !flags.is_empty();
     if any || wit_key_type.is_some() || wit_issuer.is_some() {
         warnings.push(
@@ -51,7 +50,7 @@ pub(super) fn decode(
         issuer: wit_issuer.unwrap_or_default(),
         ..WitConfig::new(wit_key_type.unwrap_or(ca_key_type))
     });
-    Ok(Experimental { agent_id_selector, require_pq_kem, wit })
+    Ok(Experimental { agent_id_selector, require_pq_kem, explain_off, wit })
 }
 
 /// How often SPIRE reads its entries again, and how long it waits for events. We follow the change log and need no
@@ -73,19 +72,4 @@ fn cache_times(block: &mut Block<'_>, warnings: &mut Vec<String>) -> Result<bool
         warnings.push(text.to_owned());
     }
     Ok([reload, full, prune, timeout, old_timeout].iter().any(Option::is_some))
-}
-
-fn flags(block: &mut Block<'_>) -> Result<Vec<String>, LoadError> {
-    let flags = block.strings("feature_flags")?.unwrap_or_default();
-    let bad: Vec<&str> =
-        flags.iter().map(String::as_str).filter(|flag| !KNOWN_FLAGS.contains(flag)).collect();
-    if bad.is_empty() {
-        return Ok(flags);
-    }
-    let text = format!(
-        "error loading feature flags: unknown feature flag(s): [{}]; known are {}",
-        bad.join(" "),
-        KNOWN_FLAGS.join(", ")
-    );
-    Err(invalid(block, "feature_flags", text))
 }

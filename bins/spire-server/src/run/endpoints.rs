@@ -36,13 +36,18 @@ pub async fn bind(
     let listener = TcpListener::bind(at).await.with_context(|| {
         format!("cannot listen on {at}; check that nothing else does, or set bind_address and bind_port")
     })?;
-    let exchange = if config.require_pq_kem { KeyExchange::PostQuantum } else { KeyExchange::Any };
+    let exchange = key_exchange(config);
     let tls =
         ServerTls::with_key_exchange(exchange, identity, bundles, clock).context("cannot set up TLS")?;
     let tcp_addr = listener.local_addr()?;
     let options = UdsOptions { mode: SOCKET_MODE, dir_mode: SOCKET_DIR_MODE, max_per_uid: None };
     let local = UdsListener::bind(&config.socket_path, options)?;
     Ok(Endpoints { tcp_addr, tcp: tls.incoming(listener), local })
+}
+
+/// What the TCP API and the bundle endpoint take part in.
+pub fn key_exchange(config: &Config) -> KeyExchange {
+    if config.require_pq_kem { KeyExchange::PostQuantum } else { KeyExchange::Any }
 }
 
 impl Endpoints {

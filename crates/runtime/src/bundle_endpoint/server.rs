@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::tls::{LiveIdentity, server_config};
+use crate::tls::{KeyExchange, LiveIdentity, server_config};
 
 /// As SPIRE's.
 const HEADER_DEADLINE: Duration = Duration::from_secs(10);
@@ -50,7 +50,16 @@ pub(super) struct Limits {
 
 impl BundleEndpoint {
     pub fn new(listener: TcpListener, identity: LiveIdentity, answer: Answer) -> Result<Self, rustls::Error> {
-        let acceptor = TlsAcceptor::from(Arc::new(server_config(identity)?));
+        Self::with_key_exchange(KeyExchange::Any, listener, identity, answer)
+    }
+
+    pub fn with_key_exchange(
+        exchange: KeyExchange,
+        listener: TcpListener,
+        identity: LiveIdentity,
+        answer: Answer,
+    ) -> Result<Self, rustls::Error> {
+        let acceptor = TlsAcceptor::from(Arc::new(server_config(identity, exchange)?));
         let limits = Limits {
             headers: HEADER_DEADLINE,
             connection: CONNECTION_DEADLINE,

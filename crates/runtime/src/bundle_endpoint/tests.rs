@@ -18,7 +18,7 @@ use super::client::fetch_within;
 use super::server::Limits;
 use super::*;
 use crate::clock::{Clock, FakeClock, SystemClock};
-use crate::tls::{EndpointTrust, LiveBundles, LiveIdentity, client_config, server_config};
+use crate::tls::{EndpointTrust, KeyExchange, LiveBundles, LiveIdentity, client_config, server_config};
 
 /// Web certificates are judged by the real clock: wide enough for both.
 const FROM: i64 = 1_600_000_000;
@@ -103,7 +103,9 @@ async fn fetched(
 ) -> Result<Vec<u8>, FetchError> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
-    let acceptor = TlsAcceptor::from(Arc::new(server_config(authority.identity(&["localhost"])).unwrap()));
+    let acceptor = TlsAcceptor::from(Arc::new(
+        server_config(authority.identity(&["localhost"]), KeyExchange::Any).unwrap(),
+    ));
     let serving = async {
         loop {
             let (stream, _) = listener.accept().await.unwrap();

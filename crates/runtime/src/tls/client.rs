@@ -16,8 +16,8 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{
-    ALPN_H2, LiveBundles, LiveIdentity, Servers, VERSIONS, provider,
-    verify::{ExpectedServer, readable},
+    ALPN_H2, KeyExchange, LiveBundles, LiveIdentity, Servers,
+    verify::{ExpectedServer, no_common_exchange, readable},
 };
 use crate::clock::Clock;
 
@@ -38,6 +38,7 @@ pub enum ServerTrust {
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
+    exchange: KeyExchange,
 }
 
 impl ClientTls {
@@ -48,9 +49,20 @@ impl ClientTls {
         identity: LiveIdentity,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, rustls::Error> {
+        Self::with_key_exchange(KeyExchange::Any, server_id, trust, identity, clock)
+    }
+
+    /// As [`ClientTls::new`], with servers that take part in such a key exchange only.
+    pub fn with_key_exchange(
+        exchange: KeyExchange,
+        server_id: SpiffeId,
+        trust: ServerTrust,
+        identity: LiveIdentity,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, rustls::Error> {
         let verifier = Arc::new(ExpectedServer::new(server_id, trust, clock));
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(VERSIONS)?
+        let mut config = ClientConfig::builder_with_provider(exchange.provider())
+            .with_protocol_versions(exchange.versions())?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_client_cert_resolver(Arc::new(Shown(identity)));
@@ -58,7 +70,19 @@ impl ClientTls {
         config.resumption = Resumption::disabled();
         // The server is known by its SPIFFE ID, and SPIRE's agents send no name that would say more.
         config.enable_sni = false;
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self { config: Arc::new(config), exchange })
+    }
+
+    /// Another set of key exchanges, as an older peer has.
+    #[cfg(test)]
+    pub(super) fn use_provider_for_tests(&mut self, provider: Arc<rustls::crypto::CryptoProvider>) {
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(self.exchange.versions())
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        config.alpn_protocols.clone_from(&self.config.alpn_protocols);
+        self.config = Arc::new(config);
     }
 
     /// A channel to one of `servers` that connects at the first call and again after each loss, then perhaps to another.
@@ -74,9 +98,13 @@ impl ClientTls {
     /// One TLS connection.
     pub async fn connect(&self, servers: &Servers) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let connector = TlsConnector::from(self.config.clone());
+        let exchange = self.exchange;
         let connecting = servers.connect(|stream| {
             let connector = connector.clone();
-            async move { connector.connect(server_name()?, stream).await.map_err(readable) }
+            async move {
+                let connected = connector.connect(server_name()?, stream).await;
+                connected.map_err(|error| readable(no_common_exchange(error, exchange)))
+            }
         });
         tokio::time::timeout(CONNECT_DEADLINE, connecting).await.map_err(|_| {
             let address = servers.first();

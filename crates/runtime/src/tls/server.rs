@@ -27,7 +27,7 @@ use tonic::transport::server::Connected;
 
 use super::{
     ALPN_H2, KeyExchange, LiveBundles, LiveIdentity,
-    verify::{OptionalSvid, parse_chain, readable},
+    verify::{OptionalSvid, no_common_exchange, parse_chain, readable},
 };
 use crate::clock::Clock;
 
@@ -42,6 +42,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub struct ServerTls {
     config: Arc<ServerConfig>,
+    exchange: KeyExchange,
     deadline: Duration,
 }
 
@@ -67,7 +68,7 @@ impl ServerTls {
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), deadline: HANDSHAKE_DEADLINE })
+        Ok(Self { config: Arc::new(config), exchange, deadline: HANDSHAKE_DEADLINE })
     }
 
     #[cfg(test)]
@@ -80,6 +81,7 @@ impl ServerTls {
     pub fn incoming(&self, listener: TcpListener) -> TlsIncoming {
         TlsIncoming {
             acceptor: TlsAcceptor::from(self.config.clone()),
+            exchange: self.exchange,
             deadline: self.deadline,
             listener,
             handshakes: JoinSet::new(),
@@ -97,6 +99,7 @@ impl fmt::Debug for ServerTls {
 /// See [`ServerTls::incoming`].
 pub struct TlsIncoming {
     acceptor: TlsAcceptor,
+    exchange: KeyExchange,
     deadline: Duration,
     listener: TcpListener,
     handshakes: JoinSet<Option<TlsStream>>,
@@ -120,7 +123,13 @@ impl TlsIncoming {
             match self.listener.poll_accept(cx) {
                 Poll::Pending => return,
                 Poll::Ready(Ok((stream, addr))) => {
-                    self.handshakes.spawn(handshake(self.acceptor.clone(), stream, addr, self.deadline));
+                    self.handshakes.spawn(handshake(
+                        self.acceptor.clone(),
+                        stream,
+                        addr,
+                        self.exchange,
+                        self.deadline,
+                    ));
                 }
                 Poll::Ready(Err(error)) if concerns_one_connection(&error) => {}
                 Poll::Ready(Err(error)) => {
@@ -159,6 +168,7 @@ async fn handshake(
     acceptor: TlsAcceptor,
     stream: TcpStream,
     addr: SocketAddr,
+    exchange: KeyExchange,
     deadline: Duration,
 ) -> Option<TlsStream> {
     // gRPC's small frames must not wait for one another.
@@ -169,7 +179,7 @@ async fn handshake(
             Some(TlsStream { io, peer })
         }
         Ok(Err(error)) => {
-            tracing::debug!(caller_addr = %addr, error = %readable(error), "TLS handshake failed");
+            tracing::debug!(caller_addr = %addr, error = %readable(no_common_exchange(error, exchange)), "TLS handshake failed");
             None
         }
         Err(_) => {

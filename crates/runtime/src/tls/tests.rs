@@ -276,3 +276,59 @@ async fn grpc_over_it() {
         answer = asking => assert_eq!(answer.unwrap().into_inner().status, 1),
     }
 }
+
+#[tokio::test]
+async fn who_asks_for_post_quantum_key_exchange_refuses_peers_without_it() {
+    let mut classical = aws_lc_rs::default_provider();
+    classical.kx_groups = vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1];
+    let classical = Arc::new(classical);
+    let authority = Authority::new("example.org");
+    let clock: Arc<dyn crate::clock::Clock> = Arc::new(FakeClock::new(NOW));
+    let (bundles, identity) = (authority.bundles(), authority.issue("/spire/server"));
+    let client = |exchange| {
+        let trust = ServerTrust::Bundles(bundles.clone());
+        let id = authority.server_id();
+        ClientTls::with_key_exchange(exchange, id, trust, LiveIdentity::new(), clock.clone()).unwrap()
+    };
+
+    // A server that has classical key exchanges only.
+    let mut config = rustls::ServerConfig::builder_with_provider(classical.clone())
+        .with_protocol_versions(VERSIONS)
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(server::Presented(identity.clone())));
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let servers = Servers::new(&listener.local_addr().unwrap().to_string());
+    let serving = async {
+        loop {
+            drop(acceptor.accept(listener.accept().await.unwrap().0).await);
+        }
+    };
+    let hybrid = client(KeyExchange::PostQuantum);
+    let refused = tokio::select! {
+        connected = hybrid.connect(&servers) => connected.unwrap_err().to_string(),
+        () = serving => unreachable!(),
+    };
+    assert!(refused.contains("require_pq_kem asks for one"), "{refused}");
+
+    // Our server that takes hybrid ones only: with one client it agrees, to the other it says why not.
+    let identity = authority.issue("/spire/server");
+    let tls =
+        ServerTls::with_key_exchange(KeyExchange::PostQuantum, identity, bundles.clone(), clock.clone());
+    let mut incoming = tls.unwrap().incoming(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let servers = Servers::new(&incoming.local_addr().unwrap().to_string());
+    let connected = tokio::select! {
+        connected = hybrid.connect(&servers) => connected,
+        _ = async { loop { incoming.next().await; } } => unreachable!(),
+    };
+    connected.unwrap();
+    let mut plain = client(KeyExchange::Any);
+    plain.use_provider_for_tests(classical);
+    let refused = tokio::select! {
+        connected = plain.connect(&servers) => connected.unwrap_err().to_string(),
+        _ = async { loop { incoming.next().await; } } => unreachable!(),
+    };
+    assert!(refused.contains("require_pq_kem takes hybrid post-quantum ones only"), "{refused}");
+}

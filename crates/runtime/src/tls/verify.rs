@@ -14,7 +14,7 @@ use steeple_spiffe::{
     x509::{Certificate, VerifyError, X509BundleSource, X509Error, check_leaf, verify_svid},
 };
 
-use super::{LiveBundles, ServerTrust, provider};
+use super::{KeyExchange, LiveBundles, ServerTrust, provider};
 use crate::clock::Clock;
 
 /// Why a peer's certificate is refused.
@@ -65,6 +65,31 @@ pub(super) fn readable(error: std::io::Error) -> std::io::Error {
         }
         None => error,
     }
+}
+
+/// Says what stands behind a handshake that ended before any certificate was looked at.
+pub(super) fn no_common_exchange(error: std::io::Error, exchange: KeyExchange) -> std::io::Error {
+    use rustls::AlertDescription::{HandshakeFailure, InsufficientSecurity, ProtocolVersion};
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    let refused = matches!(
+        tls,
+        Some(
+            Error::PeerIncompatible(_)
+                | Error::AlertReceived(HandshakeFailure | InsufficientSecurity | ProtocolVersion)
+        )
+    );
+    if !refused {
+        return error;
+    }
+    let why = match exchange {
+        KeyExchange::PostQuantum => {
+            "the peer does not take part in a hybrid post-quantum key exchange over TLS 1.3, and require_pq_kem asks for one"
+        }
+        KeyExchange::Any => {
+            "no TLS version or key exchange in common; a peer with require_pq_kem takes hybrid post-quantum ones only"
+        }
+    };
+    std::io::Error::new(error.kind(), format!("{error}: {why}"))
 }
 
 impl X509BundleSource for LiveBundles {

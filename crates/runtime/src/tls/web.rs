@@ -16,7 +16,9 @@ use rustls::{
 use steeple_spiffe::SpiffeId;
 use steeple_spiffe::x509::Certificate;
 
-use super::{LiveBundles, LiveIdentity, ServerTrust, VERSIONS, provider, server::Presented, verify};
+use super::{
+    KeyExchange, LiveBundles, LiveIdentity, ServerTrust, VERSIONS, provider, server::Presented, verify,
+};
 use crate::clock::Clock;
 
 const ALPN_HTTP1: &[u8] = b"http/1.1";
@@ -71,9 +73,9 @@ pub(crate) fn client_config(trust: EndpointTrust, clock: Arc<dyn Clock>) -> Resu
 }
 
 /// A server that anyone may ask (SPIFFE Federation §5.2.1.3, §5.2.2.3: no client authentication).
-pub(crate) fn server_config(identity: LiveIdentity) -> Result<ServerConfig, Error> {
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(VERSIONS)?
+pub(crate) fn server_config(identity: LiveIdentity, exchange: KeyExchange) -> Result<ServerConfig, Error> {
+    let mut config = ServerConfig::builder_with_provider(exchange.provider())
+        .with_protocol_versions(exchange.versions())?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Presented(identity)));
     config.alpn_protocols = vec![ALPN_HTTP1.to_vec()];

@@ -77,7 +77,7 @@ impl Jwk {
 
 /// A JWK as others wrote it. Members not named here are ignored.
 #[derive(Debug, Deserialize)]
-pub(super) struct RawJwk {
+pub(crate) struct RawJwk {
     kty: Option<String>,
     #[serde(rename = "use")]
     pub(super) key_use: Option<String>,
@@ -92,7 +92,7 @@ pub(super) struct RawJwk {
 
 impl RawJwk {
     /// The key type must be one this library knows (§4.2.1).
-    pub(super) fn check_type(&self) -> Result<(), String> {
+    pub(crate) fn check_type(&self) -> Result<(), String> {
         match self.kty.as_deref() {
             Some("EC" | "RSA") => Ok(()),
             Some(kty) => Err(format!("unknown key type {kty:?}")),
@@ -100,7 +100,7 @@ impl RawJwk {
         }
     }
 
-    pub(super) fn public_key(&self) -> Result<PublicKey, String> {
+    pub(crate) fn public_key(&self) -> Result<PublicKey, String> {
         let number = |value: &Option<String>, name: &str| {
             let text = value.as_deref().ok_or_else(|| format!("{name} is missing"))?;
             // Padding is not allowed (RFC 7515 §2), but some emit it.

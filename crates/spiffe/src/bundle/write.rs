@@ -47,12 +47,19 @@ impl Bundle {
     /// The JWT authorities alone as a standard JWK Set, without `use`: what the Workload API carries
     /// (Workload API §6.2.2).
     pub fn to_jwks_json(&self) -> String {
-        #[derive(Serialize)]
-        struct Jwks {
-            keys: Vec<Jwk>,
-        }
         indented(&Jwks { keys: jwt_keys(&self.jwt_authorities, None).collect() })
     }
+
+    /// The WIT authorities alone as a JWK Set, each with its `use`: what the Workload API carries (Workload API §7.2.2,
+    /// WIT-SVID §6.1).
+    pub fn to_wit_jwks_json(&self) -> String {
+        indented(&Jwks { keys: jwt_keys(&self.wit_authorities, Some(USE_WIT)).collect() })
+    }
+}
+
+#[derive(Serialize)]
+struct Jwks {
+    keys: Vec<Jwk>,
 }
 
 fn jwt_keys(authorities: &[JwtAuthority], key_use: Option<&'static str>) -> impl Iterator<Item = Jwk> {

@@ -1,4 +1,6 @@
-//! Making WIT-SVIDs: a token that binds a SPIFFE ID to the workload's own public key (WIT-SVID §2, §3).
+//! WIT-SVIDs: a token that binds a SPIFFE ID to the workload's own public key (WIT-SVID §2, §3).
+
+mod read;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,6 +10,8 @@ use crate::UnixTime;
 use crate::bundle::jwk::Jwk;
 use crate::id::{IdError, MAX_ID_LEN, SpiffeId};
 use crate::key::{KeyError, PublicKey, SignatureAlgorithm};
+
+pub use read::{InvalidWit, WitSvid};
 
 /// Why there can be no such WIT-SVID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -144,6 +144,10 @@ fn verify_with_webpki(
         webpki::Error::CertExpired { .. } => VerifyError::NotValidNow("expired"),
         webpki::Error::CertNotValidYet { .. } => VerifyError::NotValidNow("not yet valid"),
         webpki::Error::UnknownIssuer => VerifyError::NoAuthority("no chain to an X.509 authority"),
+        // All servers' authorities have the same subject by default: a key of its own tells them apart (as in Go).
+        webpki::Error::InvalidSignatureForPublicKey => {
+            VerifyError::NoAuthority("an X.509 authority has the issuer's name, but another key signed")
+        }
         e => VerifyError::Path(format!("{e:?}")),
     };
     let leaf_der = CertificateDer::from(leaf.der());

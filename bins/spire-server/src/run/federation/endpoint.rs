@@ -9,7 +9,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use steeple_runtime::bundle_endpoint::{Answer, BundleEndpoint, CertificateFiles, Reload};
 use steeple_runtime::tasks::{OnEnd, TaskGroup};
-use steeple_runtime::tls::LiveIdentity;
+use steeple_runtime::tls::{KeyExchange, LiveIdentity};
 use steeple_server_core::view::View;
 use steeple_spiffe::Bundle;
 use tokio::net::TcpListener;
@@ -19,6 +19,7 @@ use crate::config::{BundleEndpointConfig, ServingProfile};
 /// Binds and serves it; answers where. `own` is what the server shows of itself.
 pub async fn bind(
     config: &BundleEndpointConfig,
+    exchange: KeyExchange,
     own: LiveIdentity,
     view: Arc<View>,
     tasks: &TaskGroup,
@@ -34,7 +35,8 @@ pub async fn bind(
         let at = config.address;
         format!("cannot serve the bundle endpoint on {at}; check that nothing else listens there")
     })?;
-    let endpoint = BundleEndpoint::new(listener, identity, answer(view, config.refresh_hint))
+    let answer = answer(view, config.refresh_hint);
+    let endpoint = BundleEndpoint::with_key_exchange(exchange, listener, identity, answer)
         .context("cannot set up TLS for the bundle endpoint")?;
     let address = endpoint.address()?;
     tracing::info!(
