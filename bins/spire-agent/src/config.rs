@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use steeple_agent_api::WorkloadConfig;
 use steeple_agent_api::sds::SdsNames;
+use steeple_agent_core::node::Patience;
 use steeple_agent_core::rotation::RotationPolicy;
 use steeple_plugins_base::workload_attestor::UnixConfig;
 use steeple_runtime::health::HealthConfig;
@@ -45,7 +46,13 @@ pub struct Config {
     /// Who may use the Delegated Identity API.
     pub authorized_delegates: HashSet<SpiffeId>,
     pub join_token: Secret,
+    /// Where it came from, if from a file: read again at each attestation.
+    pub join_token_file: Option<PathBuf>,
     pub trust: TrustConfig,
+    /// `rebootstrap_mode`, `rebootstrap_delay`
+    pub patience: Patience,
+    /// `experimental.recover_in_process`: false restores SPIRE's exits.
+    pub recovers: bool,
     pub log: LogConfig,
     pub workload: WorkloadConfig,
     pub connections_per_user: Option<usize>,
@@ -58,6 +65,8 @@ pub struct Config {
     pub rotation: RotationPolicy,
     pub sync_interval: Duration,
     pub sync_by_revision: bool,
+    /// `experimental.require_pq_kem`: hybrid post-quantum key exchange with the server, or none.
+    pub require_pq_kem: bool,
     pub key_manager: KeyManagerConfig,
     pub attestor: AttestorConfig,
     pub unix: Option<UnixConfig>,

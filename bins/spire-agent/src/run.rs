@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use steeple_agent_api::delegated::DelegatedIdentity;
+use steeple_agent_api::explain::Explain;
 use steeple_agent_api::identity::{AgentIdentity, IdentityConfig};
 use steeple_agent_api::signing::Signing;
 use steeple_agent_api::storage::Storage;
@@ -29,6 +30,7 @@ use steeple_runtime::clock::{self, Clock};
 use steeple_runtime::logs::LogHandle;
 use steeple_runtime::metrics;
 use steeple_runtime::tasks::{OnEnd, TaskGroup};
+use steeple_runtime::tls::KeyExchange;
 use tokio::sync::oneshot;
 
 use crate::config::{AttestorConfig, Config, KeyManagerConfig, Telemetry};
@@ -51,23 +53,33 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     announce(&config, &logs);
     telemetry(&config, &tasks).await?;
     let storage = Storage::open(&config.data_dir)?;
-    let link = Arc::new(ServerLink::new(&server_address(&config), &config.trust_domain, clock.clone())?);
+    let exchange = if config.require_pq_kem { KeyExchange::PostQuantum } else { KeyExchange::Any };
+    let link = ServerLink::with_key_exchange(
+        exchange,
+        &server_address(&config),
+        &config.trust_domain,
+        clock.clone(),
+    );
+    let link = Arc::new(link?);
     let identity = IdentityConfig {
         trust_domain: config.trust_domain.clone(),
         storage,
         keys: open_keys(&config).await?,
         attestor: node_attestor(&config).await?,
-        trust: Arc::new(trust::Bootstrap::new(&config, clock.now())),
+        trust: Arc::new(trust::Bootstrap::new(&config)),
         clock: clock.clone(),
+        patience: config.patience,
+        recovers: config.recovers,
     };
     let identity = Arc::new(AgentIdentity::new(identity, link.clone()));
-    let (serving, started_serving) = oneshot::channel();
-    health::listen(&config, &tasks, started_serving).await?;
-    identity.establish().await?;
     let state = Arc::new(agent_state(&config, &clock));
+    forget_when_forfeited(&identity, &state);
+    let (serving, started_serving) = oneshot::channel();
+    health::listen(&config, &tasks, started_serving, identity.standings()).await?;
+    identity.establish().await?;
     let signing = Signing::new(state.clone(), link.clone(), config.key_type, config.jwt_cache_hit_timeout);
     let signing = Arc::new(signing);
-    let sync = Sync::new(state.clone(), link, identity.clone(), sync_config(&config));
+    let sync = Sync::new(state.clone(), link.clone(), identity.clone(), sync_config(&config));
     let mut synced = sync.first_sync();
     tasks.spawn_until_shutdown("signing", OnEnd::Shutdown, signing.clone().run());
     tasks.spawn_until_shutdown("agent SVID", OnEnd::Shutdown, {
@@ -86,9 +98,10 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
         signing.clone(),
         config.authorized_delegates.clone(),
     );
+    let explain = Explain::new(state.clone(), attestation.clone(), identity.clone(), link);
     let api = WorkloadApi::new(state.clone(), attestation, signing, config.workload.clone());
     let sockets = endpoints::bind(&config)?;
-    let parts = endpoints::Parts { api, delegated, state, identity, logs: logs.clone(), started };
+    let parts = endpoints::Parts { api, explain, delegated, state, identity, logs: logs.clone(), started };
     sockets.serve(&config, &tasks, parts)?;
     let _ = serving.send(());
     Ok(())
@@ -134,9 +147,19 @@ async fn open_keys(config: &Config) -> anyhow::Result<Arc<dyn KeyManager>> {
     })
 }
 
+/// A banned agent, or one that was evicted for good, holds nothing.
+fn forget_when_forfeited(identity: &AgentIdentity, state: &Arc<AgentState>) {
+    state.know_standing(identity.standings());
+    let state = state.clone();
+    identity.when_forfeited(Box::new(move || state.forget()));
+}
+
 /// A join token that is given counts, whatever attestor is configured (SPIRE).
 async fn node_attestor(config: &Config) -> anyhow::Result<Arc<dyn AgentNodeAttestor>> {
     let token = config.join_token.expose();
+    if let Some(file) = &config.join_token_file {
+        return Ok(Arc::new(JoinToken::from_file(file)));
+    }
     if !token.is_empty() {
         return Ok(Arc::new(JoinToken::new(token.to_owned())));
     }

@@ -52,6 +52,11 @@ impl ServerError {
         self.text.strip_prefix(what).and_then(|text| text.strip_prefix(": ")).unwrap_or(&self.text)
     }
 
+    /// The server's certificate is under no authority of the trust bundle.
+    pub(crate) fn is_unknown_authority(&self) -> bool {
+        self.text.contains("certificate signed by unknown authority")
+    }
+
     /// The server is one of another trust domain.
     pub(crate) fn is_another_trust_domain(&self) -> bool {
         OTHER_TRUST_DOMAIN.iter().any(|part| self.text.contains(part))

@@ -1,11 +1,12 @@
-//! The agent's own SVID: attest, store, renew, attest again, give up.
+//! The agent's own SVID: attest, store, renew, attest again, and go on whatever the server says.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use steeple_agent_core::agent_data::AgentData;
-use steeple_agent_core::node::{self, Denial, Next, Node, Start, Verdict};
+use steeple_agent_core::node::{self, Denial, Failure, Next, Node, Patience, Standing, Start, Time};
 use steeple_plugin::{AgentNodeAttestor, KeyManager, KeyManagerError};
 use steeple_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use steeple_proto::spire::api::server::agent::v1::{
@@ -13,12 +14,11 @@ use steeple_proto::spire::api::server::agent::v1::{
 };
 use steeple_proto::spire::api::server::bundle::v1::{GetBundleRequest, bundle_client::BundleClient};
 use steeple_proto::spire::api::types;
-use steeple_runtime::backoff::Backoff;
 use steeple_runtime::clock::Clock;
 use steeple_runtime::metrics::CallCounter;
 use steeple_spiffe::bundle::Bundle;
 use steeple_spiffe::{Certificate, SpiffeId, TrustDomain};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -31,10 +31,15 @@ use crate::storage::{Storage, StorageError};
 mod attestation;
 mod bootstrap;
 mod keys;
+mod recovery;
+mod standing;
 
 pub use attestation::{TrustError, TrustSource};
+pub use bootstrap::Attempt;
 use bootstrap::Bootstrap;
 use keys::AgentKeys;
+use standing::Standings;
+pub use standing::{Forget, Stand, advice};
 
 /// What an [`AgentIdentity`] works with.
 pub struct IdentityConfig {
@@ -44,6 +49,10 @@ pub struct IdentityConfig {
     pub attestor: Arc<dyn AgentNodeAttestor>,
     pub trust: Arc<dyn TrustSource>,
     pub clock: Arc<dyn Clock>,
+    /// `rebootstrap_mode`, `rebootstrap_delay`
+    pub patience: Patience,
+    /// False restores SPIRE's exits (`experimental.recover_in_process`).
+    pub recovers: bool,
 }
 
 /// See the [module](self).
@@ -52,17 +61,21 @@ pub struct AgentIdentity {
     keys: AgentKeys,
     link: Arc<ServerLink>,
     held: Mutex<Held>,
+    standings: Standings,
+    /// Counts attestations: what the server knows of an agent begins anew with each.
+    attestations: AtomicU64,
     /// Held while the file is written, so that what is newest is written last.
     storing: tokio::sync::Mutex<()>,
     /// The node state machine changed.
     changed: Notify,
 }
 
-#[derive(Default)]
 struct Held {
     data: AgentData,
     key_id: Option<String>,
-    node: Option<Node>,
+    node: Node,
+    /// Nothing was on disk: this agent has never been one.
+    fresh: bool,
     bootstrap: Bootstrap,
     /// Subject key ids of tainted authorities, and how many SVIDs in a row stood under one.
     tainted: HashSet<Vec<u8>>,
@@ -98,124 +111,150 @@ pub enum IdentityError {
 }
 
 impl IdentityError {
-    /// Trying again cannot help. PermissionDenied ends attestation at once in SPIRE too; a join token that the server
-    /// does not take (InvalidArgument) does not get better either.
+    /// What it means for the next try. PermissionDenied ends attestation at once in SPIRE, too; a join token that the
+    /// server does not take (InvalidArgument) does not get better either.
+    fn failure(&self) -> Failure {
+        match self {
+            Self::Server(error) if error.code == Code::PermissionDenied => Failure::Refused,
+            Self::Server(error) if error.code == Code::InvalidArgument => Failure::NoProof,
+            _ => Failure::Passing,
+        }
+    }
+
+    /// An agent that has never been one need not wait: its configuration is wrong.
     fn is_final(&self) -> bool {
         match self {
-            Self::Server(error) => {
-                matches!(error.code, Code::PermissionDenied | Code::InvalidArgument)
-                    || error.is_another_trust_domain()
-            }
+            Self::Server(error) => self.failure() != Failure::Passing || error.is_another_trust_domain(),
             Self::Trust(error) => !error.passing,
             _ => true,
         }
     }
+
+    fn is_unknown_authority(&self) -> bool {
+        matches!(self, Self::Server(error) if error.is_unknown_authority())
+    }
 }
 
-/// SPIRE's attestation loop: first wait 5 s, given up after a minute.
-const ATTEST_FIRST_WAIT: Duration = Duration::from_secs(5);
-const ATTEST_GIVE_UP: Duration = Duration::from_mins(1);
+/// The wall clock may jump: looked at again at least this often.
+const LOOK: i64 = 5_000;
 
 impl AgentIdentity {
     pub fn new(config: IdentityConfig, link: Arc<ServerLink>) -> Self {
         let keys = AgentKeys(config.keys.clone());
-        let (held, storing) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { config, keys, link, held, storing, changed: Notify::new() }
-    }
-
-    /// Takes up the stored SVID or attests, with SPIRE's patience.
-    pub async fn establish(&self) -> Result<(), IdentityError> {
-        let started = self.config.clock.monotonic();
-        let mut backoff = Backoff::new(ATTEST_FIRST_WAIT);
-        loop {
-            match self.establish_once().await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_final() => return Err(error),
-                Err(error) => {
-                    let wait = backoff.next_wait();
-                    if self.config.clock.monotonic() + wait > started + ATTEST_GIVE_UP {
-                        return Err(error);
-                    }
-                    tracing::warn!(error = %error, retry_interval = ?wait, "Failed to retrieve attestation result");
-                    tokio::time::sleep(wait).await;
-                }
-            }
+        let held = Held {
+            data: AgentData::default(),
+            key_id: None,
+            node: Node::new(config.patience, None),
+            fresh: true,
+            bootstrap: Bootstrap::default(),
+            tainted: HashSet::new(),
+            tainted_tries: 0,
+        };
+        Self {
+            keys,
+            link,
+            held: Mutex::new(held),
+            standings: Standings::new(config.clock.now()),
+            attestations: AtomicU64::new(0),
+            storing: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
+            config,
         }
     }
 
-    /// Keeps the SVID fresh until the server says that this agent is no more.
+    /// Takes up the stored SVID, or attests. An agent that has never been one ends here if it is refused; any other
+    /// goes on until it is let in.
+    pub async fn establish(&self) -> Result<(), IdentityError> {
+        let deadline = self.config.clock.monotonic() + recovery::give_up_after(&self.config);
+        self.load().await?;
+        self.check_rebootstrap()?;
+        while !self.standings.newest().may_talk {
+            self.step(Some(deadline)).await?;
+        }
+        self.check_rebootstrap()
+    }
+
+    /// Keeps the SVID fresh. Ends only where SPIRE's agent would and the configuration says so.
     pub async fn run(&self) -> Result<(), IdentityError> {
         loop {
-            let Some(node) = self.held().node else { return Err(IdentityError::NoBundle) };
-            let now = self.now();
-            let outcome = match node.next(now) {
-                Next::Wait(until) => {
-                    // The wall clock may jump: look again now and then.
-                    let wait = Duration::from_millis((until - now).clamp(0, 5_000) as u64);
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        () = self.changed.notified() => {}
-                    }
-                    continue;
-                }
-                next => {
-                    let call = CallCounter::start(&["agent_svid", "rotate"]);
-                    let outcome = if next == Next::Renew { self.renew().await } else { self.attest().await };
-                    call.done(if outcome.is_ok() { Code::Ok } else { Code::Unknown });
-                    outcome
-                }
-            };
-            match outcome {
-                Ok(()) => {}
-                Err(IdentityError::Server(error)) if error.denial.is_some() => {
-                    self.denied(&error).await?;
-                }
-                Err(error @ IdentityError::GaveUp(_)) => return Err(error),
-                Err(error) if matches!(node.next(now), Next::Reattest) && error.is_final() => {
-                    tracing::error!(error = %error, "Agent failed re-attestation; removing SVID and shutting down");
-                    self.forget().await?;
-                    return Err(error);
-                }
-                Err(error) => {
-                    tracing::error!(subsystem_name = "manager", error = %error, "Unable to rotate agent SVID");
-                    if let Some(node) = &mut self.held().node {
-                        node.failed(self.now());
-                    }
-                }
-            }
+            self.step(None).await?;
         }
     }
 
-    /// What a refusal of this agent means. Errors when the agent has to end.
-    pub(crate) async fn denied(&self, error: &ServerError) -> Result<(), IdentityError> {
-        let Some(denial) = error.denial else { return Ok(()) };
-        let verdict = match &mut self.held().node {
-            Some(node) => node.denied(denial),
-            None => return Ok(()),
+    /// Has everything looked at now: the clock was turned, or an operator did something.
+    pub fn look(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Where the agent stands, and every change of it.
+    pub fn standings(&self) -> watch::Receiver<Stand> {
+        self.standings.subscribe()
+    }
+
+    /// `forget` runs once whenever nothing that the agent holds may be used any longer: banned, evicted for good, refused.
+    pub fn when_forfeited(&self, forget: Forget) {
+        self.standings.when_forfeited(forget);
+    }
+
+    /// Returns once there is an SVID to talk to the server with.
+    pub(crate) async fn may_talk(&self) {
+        // The sender lives as long as this.
+        let _ = self.standings.subscribe().wait_for(|stand| stand.may_talk).await;
+    }
+
+    pub(crate) fn can_talk(&self) -> bool {
+        self.standings.newest().may_talk
+    }
+
+    pub(crate) fn attestations(&self) -> u64 {
+        self.attestations.load(Ordering::Relaxed)
+    }
+
+    /// Does the next thing, or waits for its time.
+    async fn step(&self, deadline: Option<Duration>) -> Result<(), IdentityError> {
+        let next = self.held().node.next(self.time());
+        let outcome = match next {
+            Next::Wait(left) => {
+                let wait = Duration::from_millis(left.clamp(0, LOOK) as u64);
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = self.changed.notified() => {}
+                }
+                return Ok(());
+            }
+            Next::Rebootstrap => return self.rebootstrap().await,
+            Next::Renew => self.counted(CallCounter::start(&["agent_svid", "rotate"]), self.renew()).await,
+            Next::Attest => {
+                let first = self.held().data.svid.is_empty();
+                let call = if first {
+                    CallCounter::start(&["node", "attestor", "new_svid"])
+                        .label("attestor", self.config.attestor.name())
+                } else {
+                    CallCounter::start(&["agent_svid", "rotate"])
+                };
+                self.counted(call, self.attest()).await
+            }
         };
-        match verdict {
-            Verdict::Reattest => {
-                tracing::warn!(error = %error, "Agent needs to re-attest; will attempt to re-attest");
-                self.changed.notify_one();
-                Ok(())
-            }
-            Verdict::GiveUp(message) => {
-                tracing::error!(error = %error, "{message}");
-                self.forget().await?;
-                Err(IdentityError::GaveUp(match denial {
-                    Denial::Banned => "agent is banned",
-                    _ => "agent needs to attest again: the server no longer knows it",
-                }))
-            }
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(error) => self.stumbled(next, error, deadline).await,
         }
+    }
+
+    async fn counted(
+        &self,
+        call: CallCounter,
+        attempt: impl Future<Output = Result<(), IdentityError>>,
+    ) -> Result<(), IdentityError> {
+        let outcome = attempt.await;
+        call.done(if outcome.is_ok() { Code::Ok } else { Code::Unknown });
+        outcome
     }
 
     /// The server wants a new agent SVID now.
     pub(crate) fn rotate_now(&self) {
-        let now = self.now();
-        if let Some(node) = &mut self.held().node {
-            node.rotate_now(now);
-        }
+        let time = self.time();
+        self.held().node.rotate_now(time);
         self.changed.notify_one();
     }
 
@@ -224,7 +263,7 @@ impl AgentIdentity {
         let tainted = bundle.x509_authorities.iter().filter(|authority| authority.tainted);
         let tainted: HashSet<Vec<u8>> =
             tainted.filter_map(|authority| authority.certificate.subject_key_id()).collect();
-        let now = self.now();
+        let time = self.time();
         let mut held = self.held();
         let is_new = tainted.iter().any(|id| !held.tainted.contains(id));
         held.tainted = tainted;
@@ -232,9 +271,7 @@ impl AgentIdentity {
             return;
         }
         held.tainted_tries = 0;
-        if let Some(node) = &mut held.node {
-            node.tainted(0, now);
-        }
+        held.node.tainted(0, time);
         drop(held);
         tracing::info!(
             subsystem_name = "manager",
@@ -275,6 +312,12 @@ impl AgentIdentity {
 
     /// Takes up the stored SVID or attests, without a second try.
     pub async fn establish_once(&self) -> Result<(), IdentityError> {
+        self.load().await?;
+        if self.can_talk() { Ok(()) } else { self.attest().await }
+    }
+
+    /// Takes up what is on disk, if it is of use.
+    async fn load(&self) -> Result<(), IdentityError> {
         let data = self.config.storage.load()?;
         if data.bundle.is_empty() {
             tracing::info!(subsystem_name = "attestor", "Bundle is not found");
@@ -295,15 +338,27 @@ impl AgentIdentity {
         };
         let key_id = mine.map(|(id, _)| id.clone());
         let loaded = data.clone();
+        let (time, now) = (self.time(), self.config.clock.now());
+        let start = node::start(found, time.wall);
         {
             let mut held = self.held();
-            (held.data, held.key_id, held.node) = (data, key_id, None);
+            let known = leaf.is_some().then_some(data.reattestable);
+            held.node = Node::new(self.config.patience, known);
+            if leaf.is_some() && start != Start::UseStored {
+                held.node.found_expired();
+            }
+            held.fresh = data.svid.is_empty() && data.bundle.is_empty();
+            held.bootstrap = Bootstrap::from_stored(&data.bootstrap, !data.bundle.is_empty());
+            if let Some(since) = held.bootstrap.distrusting() {
+                held.node.untrusted_for((now - since) * 1000, time);
+            }
+            (held.data, held.key_id) = (data, key_id);
         }
-        match node::start(found, self.now()) {
+        match start {
             Start::UseStored if loaded.bundle.is_empty() => Err(IdentityError::NoBundle),
             Start::UseStored => {
                 self.link.bundles.set(&self.config.trust_domain, loaded.bundle.clone());
-                self.take_up(loaded.svid, loaded.reattestable).await?;
+                self.take_up(loaded.svid, (loaded.reattestable, false)).await?;
                 let id = self.spiffe_id().map(|id| id.to_string()).unwrap_or_default();
                 tracing::info!(subsystem_name = "attestor", spiffe_id = id, "SVID loaded");
                 Ok(())
@@ -312,27 +367,21 @@ impl AgentIdentity {
                 if let Some(reason) = reason {
                     tracing::warn!(subsystem_name = "attestor", "{reason}");
                 }
+                // An old SVID that is of no use must not be shown to the server.
+                self.held().data.svid.clear();
                 tracing::info!(subsystem_name = "attestor", "SVID is not found. Starting node attestation");
-                let call = CallCounter::start(&["node", "attestor", "new_svid"])
-                    .label("attestor", self.config.attestor.name());
-                let attested = self.attest().await;
-                call.done(if attested.is_ok() { Code::Ok } else { Code::Unknown });
-                attested?;
-                let id = self.spiffe_id().map(|id| id.to_string()).unwrap_or_default();
-                let reattestable = self.held().data.reattestable;
-                tracing::info!(
-                    subsystem_name = "attestor",
-                    spiffe_id = id,
-                    reattestable,
-                    "Node attestation was successful"
-                );
+                self.update(None, |_, _| ());
                 Ok(())
             }
         }
     }
 
     /// Presents `chain` with the held key and stores both.
-    async fn take_up(&self, chain: Vec<Certificate>, reattestable: bool) -> Result<(), IdentityError> {
+    async fn take_up(
+        &self,
+        chain: Vec<Certificate>,
+        (reattestable, fresh): (bool, bool),
+    ) -> Result<(), IdentityError> {
         let leaf = chain.first().ok_or_else(|| IdentityError::Svid("empty SVID cert chain".into()))?;
         let id = leaf.spiffe_id().map_err(|error| IdentityError::Svid(format!("agent SVID: {error}")))?;
         if !id.is_member_of(&self.config.trust_domain) {
@@ -341,24 +390,28 @@ impl AgentIdentity {
                 self.config.trust_domain
             )));
         }
-        let node = Node::new(leaf.not_before(), leaf.not_after(), reattestable, fastrand::f64());
+        let validity = (leaf.not_before(), leaf.not_after());
         let key_id = self.held().key_id.clone().unwrap_or_default();
         self.keys.present(&self.link.identity, &chain, &key_id).await?;
         {
             let mut held = self.held();
             held.data.svid = chain;
             held.data.reattestable = reattestable;
+            held.fresh = false;
             held.tainted_tries = if held.is_tainted() { held.tainted_tries.saturating_add(1) } else { 0 };
-            let mut node = node;
-            if held.tainted_tries > 0 {
-                node.tainted(held.tainted_tries, self.now());
+            if fresh {
+                held.bootstrap.succeeded();
             }
-            held.node = Some(node);
-            held.bootstrap.succeeded();
         }
         self.store().await?;
         self.link.reconnect()?;
-        self.changed.notify_one();
+        let tainted = self.held().tainted_tries;
+        self.update(None, |node, time| {
+            node.took_up(validity, (reattestable, fresh), fastrand::f64(), time);
+            if tainted > 0 {
+                node.tainted(tainted, time);
+            }
+        });
         Ok(())
     }
 
@@ -370,7 +423,7 @@ impl AgentIdentity {
         let response = timed("renewing the agent's SVID", self.link.agent().renew_agent(request)).await?;
         let chain = attestation::chain(response.svid)?;
         self.held().key_id = Some(key_id);
-        if let Err(error) = self.take_up(chain, false).await {
+        if let Err(error) = self.take_up(chain, (false, true)).await {
             self.held().key_id = current;
             return Err(error);
         }
@@ -378,21 +431,14 @@ impl AgentIdentity {
         Ok(())
     }
 
-    /// Deletes the stored SVID; the bundle stays.
-    async fn forget(&self) -> Result<(), IdentityError> {
-        {
-            let mut held = self.held();
-            held.data.svid.clear();
-            held.node = None;
-        }
-        self.link.identity.clear();
-        self.store().await
-    }
-
     /// Writes what is held. It waits for the disk, which no runtime thread and no lock may.
     async fn store(&self) -> Result<(), IdentityError> {
         let _turn = self.storing.lock().await;
-        let data = self.held().data.clone();
+        let data = {
+            let mut held = self.held();
+            held.data.bootstrap = held.bootstrap.stored();
+            held.data.clone()
+        };
         let storage = self.config.storage.clone();
         let written = tokio::task::spawn_blocking(move || storage.store(&data)).await;
         written.map_err(|error| IdentityError::Svid(format!("storing the agent's SVID: {error}")))??;
@@ -403,8 +449,9 @@ impl AgentIdentity {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> i64 {
-        (self.config.clock.now_nanos() / 1_000_000) as i64
+    fn time(&self) -> Time {
+        let steady = self.config.clock.monotonic().as_millis() as i64;
+        Time { wall: (self.config.clock.now_nanos() / 1_000_000) as i64, steady }
     }
 }
 

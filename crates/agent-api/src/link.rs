@@ -10,8 +10,9 @@ use steeple_proto::spire::api::server::{
     entry::v1::entry_client::EntryClient, svid::v1::svid_client::SvidClient,
 };
 use steeple_proto::steeple::agent::v1::sync_client::SyncClient;
+use steeple_proto::steeple::server::v1::explain_client::ExplainClient;
 use steeple_runtime::clock::Clock;
-use steeple_runtime::tls::{ClientTls, LiveBundles, LiveIdentity, ServerTrust, Servers};
+use steeple_runtime::tls::{ClientTls, KeyExchange, LiveBundles, LiveIdentity, ServerTrust, Servers};
 use steeple_spiffe::{SpiffeId, TrustDomain};
 use tonic::transport::Channel;
 
@@ -24,6 +25,7 @@ const MAX_RESPONSE: usize = usize::MAX;
 
 /// See the [module](self).
 pub struct ServerLink {
+    exchange: KeyExchange,
     servers: Arc<Servers>,
     server_id: SpiffeId,
     pub(crate) identity: LiveIdentity,
@@ -40,12 +42,23 @@ impl ServerLink {
         trust_domain: &TrustDomain,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ServerError> {
+        Self::with_key_exchange(KeyExchange::Any, address, trust_domain, clock)
+    }
+
+    /// As [`ServerLink::new`], with servers that take part in such a key exchange only (`require_pq_kem`).
+    pub fn with_key_exchange(
+        exchange: KeyExchange,
+        address: &str,
+        trust_domain: &TrustDomain,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ServerError> {
         let server_id = SpiffeId::from_parts(trust_domain, "/spire/server")
             .map_err(|error| ServerError::other(error.to_string()))?;
         let (identity, bundles) = (LiveIdentity::new(), LiveBundles::new());
         let servers = Arc::new(Servers::new(address));
-        let channel = connect(&servers, &server_id, &identity, &bundles, false, &clock)?;
+        let channel = connect(exchange, &servers, &server_id, &identity, &bundles, false, &clock)?;
         Ok(Self {
+            exchange,
             servers,
             server_id,
             identity,
@@ -58,8 +71,7 @@ impl ServerLink {
 
     /// Later calls go over a new connection: the old one shows an SVID that the server no longer accepts.
     pub(crate) fn reconnect(&self) -> Result<(), ServerError> {
-        let channel =
-            connect(&self.servers, &self.server_id, &self.identity, &self.bundles, false, &self.clock)?;
+        let channel = self.connect(&self.identity, false)?;
         self.channel.store(Arc::new(channel));
         self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(())
@@ -78,7 +90,7 @@ impl ServerLink {
 
     /// A connection without the agent's SVID, for attestation. `insecure` looks at the server's ID only.
     pub(crate) fn anonymous(&self, insecure: bool) -> Result<Channel, ServerError> {
-        connect(&self.servers, &self.server_id, &LiveIdentity::new(), &self.bundles, insecure, &self.clock)
+        self.connect(&LiveIdentity::new(), insecure)
     }
 
     pub(crate) fn agent(&self) -> AgentClient<Channel> {
@@ -97,8 +109,17 @@ impl ServerLink {
         SvidClient::new(self.channel()).max_decoding_message_size(MAX_RESPONSE)
     }
 
+    pub(crate) fn explain(&self) -> ExplainClient<Channel> {
+        ExplainClient::new(self.channel())
+    }
+
     pub(crate) fn sync(&self) -> SyncClient<Channel> {
         SyncClient::new(self.channel()).max_decoding_message_size(MAX_RESPONSE)
+    }
+
+    fn connect(&self, identity: &LiveIdentity, insecure: bool) -> Result<Channel, ServerError> {
+        let Self { exchange, servers, server_id, bundles, clock, .. } = self;
+        connect(*exchange, servers, server_id, identity, bundles, insecure, clock)
     }
 
     fn channel(&self) -> Channel {
@@ -107,6 +128,7 @@ impl ServerLink {
 }
 
 fn connect(
+    exchange: KeyExchange,
     servers: &Arc<Servers>,
     server_id: &SpiffeId,
     identity: &LiveIdentity,
@@ -115,7 +137,7 @@ fn connect(
     clock: &Arc<dyn Clock>,
 ) -> Result<Channel, ServerError> {
     let trust = if insecure { ServerTrust::InsecureBootstrap } else { ServerTrust::Bundles(bundles.clone()) };
-    ClientTls::new(server_id.clone(), trust, identity.clone(), clock.clone())
+    ClientTls::with_key_exchange(exchange, server_id.clone(), trust, identity.clone(), clock.clone())
         .map_err(|error| ServerError::other(format!("TLS could not be set up: {error}")))?
         .channel(servers)
         .map_err(|error| {

@@ -1,16 +1,19 @@
 //! What the agent knows, shared by its tasks and services. One lock per engine, never held across an await.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use steeple_agent_core::budget;
 use steeple_agent_core::jwt_cache::JwtCache;
 use steeple_agent_core::view::Changes;
-use steeple_agent_core::{Cache, CacheConfig, Millis, SelectorSet, Subscription, View};
+use steeple_agent_core::wit_cache::WitCache;
+use steeple_agent_core::{Cache, CacheConfig, Entry, Millis, SelectorSet, Subscription, View};
 use steeple_runtime::clock::Clock;
 use steeple_spiffe::TrustDomain;
 use tokio::sync::{Notify, watch};
 use tonic::Status;
 
+use crate::identity::Stand;
+use crate::noted::Noted;
 use crate::report::Report;
 
 /// See the [module](self).
@@ -20,8 +23,13 @@ pub struct AgentState {
     cache: Mutex<Cache>,
     view: Mutex<View>,
     jwt: Mutex<JwtCache>,
+    wit: Mutex<WitCache>,
+    noted: Noted,
+    standing: OnceLock<watch::Receiver<Stand>>,
     /// Signing has something to do.
     pub(crate) work: Notify,
+    /// What is kept sealed may have changed.
+    pub(crate) changed: Notify,
     last_sync: std::sync::atomic::AtomicI64,
     closed: watch::Sender<bool>,
     /// Counts changes of any bundle.
@@ -39,7 +47,11 @@ impl AgentState {
             cache: Mutex::new(cache),
             view: Mutex::new(View::default()),
             jwt: Mutex::new(jwt),
+            wit: Mutex::default(),
+            noted: Noted::default(),
+            standing: OnceLock::new(),
             work: Notify::new(),
+            changed: Notify::new(),
             last_sync: std::sync::atomic::AtomicI64::new(0),
             closed: watch::Sender::new(false),
             bundle_changes: watch::Sender::new(0),
@@ -62,14 +74,27 @@ impl AgentState {
         self.jwt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn wit(&self) -> MutexGuard<'_, WitCache> {
+        self.wit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// WIT-SVIDs that what changed makes void.
+    fn drop_wits(&self, changes: &Changes) {
+        let mut wits = self.wit();
+        for bundle in changes.bundles.iter().filter(|bundle| bundle.trust_domain == self.trust_domain) {
+            let tainted: Vec<&str> =
+                bundle.wit_authorities.iter().filter(|key| key.tainted).map(|key| &*key.key_id).collect();
+            wits.drop_signed_by(&tainted);
+        }
+        changes.removed.iter().for_each(|id| wits.remove(id));
+        changes.rotated.iter().for_each(|entry| wits.remove(&entry.id));
+    }
+
     /// Puts what a sync brought in force.
     pub(crate) fn apply(&self, changes: &Changes) {
-        for bundle in &changes.bundles {
-            let tainted: Vec<&str> =
-                bundle.jwt_authorities.iter().filter(|key| key.tainted).map(|key| &*key.key_id).collect();
-            if bundle.trust_domain == self.trust_domain && !tainted.is_empty() {
-                self.jwt().drop_signed_by(&tainted);
-            }
+        for bundle in changes.bundles.iter().filter(|bundle| bundle.trust_domain == self.trust_domain) {
+            let keys = bundle.jwt_authorities.iter().filter(|key| !key.tainted);
+            self.jwt().keep_signed_by(&keys.map(|key| &*key.key_id).collect());
         }
         if !changes.rotated.is_empty() {
             let rotated = changes.rotated.iter().map(|entry| &entry.spiffe_id).collect();
@@ -80,10 +105,12 @@ impl AgentState {
                 "Issuing SVIDs again on the server's order"
             );
         }
+        self.drop_wits(changes);
         let mut report = Report::default();
         if !changes.is_empty() {
             let mut cache = self.cache();
             report = Report::of(changes, &cache);
+            self.noted.note(changes, &cache, self.clock.now());
             cache.apply(changes, self.now());
             let entries = cache.entry_count() as f64;
             drop(cache);
@@ -96,6 +123,41 @@ impl AgentState {
             metrics::gauge!("sync_bundles_total").set(self.view().bundle_count() as f64);
         }
         report.tell();
+        self.changed.notify_one();
+    }
+
+    /// The entries in force were told to another agent than this one is now: they stay until a complete view takes their
+    /// place.
+    pub fn start_over(&self) {
+        self.view().start_over();
+    }
+
+    /// Drops every entry, identity, key and token: workloads are told that they have none. Bundles stay, they are no
+    /// secret.
+    pub fn forget(&self) {
+        let changes = self.view().forget();
+        self.jwt().clear();
+        self.apply(&changes);
+    }
+
+    /// Where the agent stands with its server; told once.
+    pub fn know_standing(&self, standing: watch::Receiver<Stand>) {
+        let _ = self.standing.set(standing);
+    }
+
+    /// `None` where nobody told.
+    pub(crate) fn stand(&self) -> Option<Stand> {
+        self.standing.get().map(|standing| standing.borrow().clone())
+    }
+
+    /// Grows with each change of the view.
+    pub(crate) fn view_changes(&self) -> u64 {
+        self.noted.changes()
+    }
+
+    /// Entries that expired and were pruned, as far as remembered.
+    pub(crate) fn expired(&self) -> Vec<Arc<Entry>> {
+        self.noted.expired().iter().cloned().collect()
     }
 
     pub(crate) fn bundle_changes(&self) -> watch::Receiver<u64> {
@@ -135,6 +197,7 @@ impl AgentState {
         self.last_sync.load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// Of who receives X.509-SVIDs.
     pub(crate) fn subscribe(self: &Arc<Self>, selectors: &SelectorSet) -> Subscribed {
         let subscription = self.cache().subscribe(selectors, self.now());
         self.work.notify_one();

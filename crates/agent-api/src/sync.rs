@@ -83,11 +83,19 @@ impl Sync {
         self.synced.subscribe()
     }
 
-    /// Syncs until the server says that this agent is no more.
+    /// Syncs whenever there is an SVID to do so with. Ends only where the agent does.
     pub async fn run(&self) -> Result<(), IdentityError> {
-        self.post_status().await?;
         let mut wait = Backoff::with_max(WATCH_FIRST_WAIT, WATCH_MAX_WAIT);
+        let mut told = None;
         loop {
+            self.identity.may_talk().await;
+            let attested = self.identity.attestations();
+            if told.replace(attested) != Some(attested) {
+                self.post_status().await?;
+            }
+            if !self.identity.can_talk() {
+                continue;
+            }
             let generation = self.link.generation();
             match self.watch().await {
                 Ended::NotOffered => {
@@ -97,6 +105,9 @@ impl Sync {
                 Ended::Broken { error, lived } => {
                     self.state.view().connection_lost();
                     self.judge(generation, &error).await?;
+                    if !self.identity.can_talk() {
+                        continue;
+                    }
                     if lived {
                         wait.reset();
                         tracing::debug!(subsystem_name = "manager", error = %error, "The stream from the server ended; opening it again");
@@ -124,13 +135,16 @@ impl Sync {
         Ok(())
     }
 
-    /// A refusal of this agent ends it or makes it attest again, unless the call went over a connection that is
+    /// A refusal of this agent changes where it stands, and so does a server that is not the one, unless the call went over a connection that is
     /// replaced by now.
     async fn judge(&self, generation: u64, error: &ServerError) -> Result<(), IdentityError> {
-        if error.denial.is_some() && generation == self.link.generation() {
-            self.identity.denied(error).await?;
+        if generation != self.link.generation() {
+            return Ok(());
         }
-        Ok(())
+        if error.is_unknown_authority() {
+            return self.identity.untrusted(error).await;
+        }
+        self.identity.denied(error).await
     }
 
     /// The next try goes to another server, unless the connection is a new one by now.
@@ -194,6 +208,7 @@ impl Sync {
             }
         };
         self.own_bundle(&changes).await;
+        self.heard().await;
         self.state.apply(&changes);
         if rotate_agent {
             self.identity.rotate_now();
@@ -216,6 +231,13 @@ impl Sync {
         }
     }
 
+    /// The server answered, so it is the one.
+    async fn heard(&self) {
+        if let Err(error) = self.identity.heard().await {
+            tracing::error!(subsystem_name = "manager", error = %error, "The agent's state could not be stored");
+        }
+    }
+
     fn done(&self) {
         self.state.synced();
         self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
@@ -234,6 +256,9 @@ impl Sync {
                 Err(error) => {
                     tracing::error!(subsystem_name = "manager", error = %error, "Synchronize failed");
                     self.judge(generation, &error).await?;
+                    if !self.identity.can_talk() {
+                        return Ok(());
+                    }
                     self.change_server(generation);
                 }
             }

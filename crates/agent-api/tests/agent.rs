@@ -11,6 +11,8 @@
 mod agent;
 #[path = "agent/delegated.rs"]
 mod delegated;
+#[path = "agent/recovery.rs"]
+mod recovery;
 #[path = "agent/secrets.rs"]
 mod secrets;
 #[path = "agent/server.rs"]
@@ -21,6 +23,8 @@ mod stop;
 mod taint;
 #[path = "agent/telemetry.rs"]
 mod telemetry;
+#[path = "agent/wit.rs"]
+mod wit;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -368,8 +372,10 @@ async fn the_stored_svid_is_used_again_and_renewed_at_half_life() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_banned_agent_deletes_its_svid_and_ends() {
-    let (_, server, agent) = running().await;
+async fn where_spires_exits_are_asked_for_a_banned_agent_deletes_its_svid_and_ends() {
+    let (clock, server) = start().await;
+    let agent = Agent::new(&clock, Options { recovers: false, ..Options::of(&server) });
+    agent.establish().await.unwrap();
     *server.denial.lock().unwrap() = Some(Reason::AgentBanned);
     agent.identity_ends(&server).await;
     let stored = std::fs::read_to_string(agent.dir.path().join("agent-data.json")).unwrap();
@@ -380,7 +386,7 @@ async fn a_banned_agent_deletes_its_svid_and_ends() {
 async fn an_evicted_agent_attests_again_if_it_can_and_ends_if_not() {
     for reason in [Reason::AgentNotAttested, Reason::AgentExpired, Reason::AgentNotActive] {
         let (clock, server) = start().await;
-        let agent = Agent::new(&clock, Options::of(&server));
+        let agent = Agent::new(&clock, Options { recovers: false, ..Options::of(&server) });
         agent.establish().await.unwrap();
         *server.denial.lock().unwrap() = Some(reason);
         agent.identity_ends(&server).await;
@@ -474,7 +480,10 @@ async fn a_clock_that_is_off_is_told_apart_from_a_wrong_server() {
 async fn insecure_bootstrap_trusts_the_first_contact_only() {
     let (clock, server) = start().await;
     let keys = Arc::new(MemoryKeyManager::new());
-    let agent = Agent::new(&clock, Options { trust: None, keys: keys.clone(), ..Options::of(&server) });
+    let agent = Agent::new(
+        &clock,
+        Options { trust: None, recovers: false, keys: keys.clone(), ..Options::of(&server) },
+    );
     agent.establish().await.unwrap();
     agent.sync().await;
     *server.denial.lock().unwrap() = Some(Reason::AgentBanned);

@@ -162,6 +162,16 @@ impl JwtCache {
         self.drop_where(|key, _| ids.contains(&key.spiffe_id))
     }
 
+    /// Keeps only tokens signed by these keys, all that the bundle holds: nobody could verify the others. Returns how
+    /// many went.
+    pub fn keep_signed_by(&mut self, key_ids: &HashSet<&str>) -> usize {
+        self.drop_where(|_, token| !key_ids.contains(token.key_id.as_str()))
+    }
+
+    pub fn clear(&mut self) {
+        self.drop_where(|_, _| true);
+    }
+
     fn drop_where(&mut self, gone: impl Fn(&JwtKey, &Token) -> bool) -> usize {
         let before = self.tokens.len();
         self.tokens.retain(|key, (token, used)| {

@@ -75,6 +75,8 @@ pub struct View {
     entries: HashMap<Arc<str>, Arc<Entry>>,
     bundles: BTreeMap<TrustDomain, Arc<Bundle>>,
     staged: Vec<Delta>,
+    /// Log and revision that were in force before [`View::forget`].
+    floor: Option<(String, u64)>,
 }
 
 impl View {
@@ -104,13 +106,23 @@ impl View {
         self.bundles.get(trust_domain)
     }
 
-    pub fn bundle_count(&self) -> usize {
-        self.bundles.len()
     /// By trust domain.
     pub fn bundles(&self) -> impl Iterator<Item = &Arc<Bundle>> {
         self.bundles.values()
     }
 
+    pub fn bundle_count(&self) -> usize {
+        self.bundles.len()
+    }
+
+    /// Drops every entry; the next view has to be a complete one, and still none that is older than the last.
+    pub fn forget(&mut self) -> Changes {
+        self.staged.clear();
+        if self.revision > 0 {
+            self.floor = Some((std::mem::take(&mut self.log_id), std::mem::take(&mut self.revision)));
+        }
+        let removed = self.entries.drain().map(|(id, _)| id).collect();
+        Changes { removed, ..Changes::default() }
     }
 
     /// A broken stream leaves nothing half applied.
@@ -121,9 +133,13 @@ impl View {
     /// Applies one message. Nothing changes until the last message of a revision is there.
     pub fn apply(&mut self, delta: Delta) -> Result<Changes, ViewError> {
         let same_log = delta.log_id == self.log_id;
-        if same_log && delta.revision < self.revision {
+        let held = match &self.floor {
+            Some((log_id, revision)) if *log_id == delta.log_id => self.revision.max(*revision),
+            _ => self.revision,
+        };
+        if delta.revision < held && (same_log || held > self.revision) {
             self.staged.clear();
-            return Err(ViewError::Stale { offered: delta.revision, held: self.revision });
+            return Err(ViewError::Stale { offered: delta.revision, held });
         }
         if !same_log && !delta.snapshot && !self.log_id.is_empty() {
             self.staged.clear();
@@ -177,22 +193,6 @@ impl View {
         self.change(entries, removed, bundles, removed_bundles)
     }
 
-    fn change(
-        &mut self,
-        entries: Vec<Entry>,
-        removed: Vec<String>,
-        bundles: Vec<Bundle>,
-        removed_bundles: Vec<TrustDomain>,
-    ) -> Changes {
-        let mut changes = Changes::default();
-        for id in removed {
-            if let Some((id, _)) = self.entries.remove_entry(&*id) {
-                changes.removed.push(id);
-            }
-        }
-        for entry in entries {
-            if self.entries.get(&entry.id).is_some_and(|held| **held == entry) {
-                continue;
     /// Puts in force what an earlier process held: from here on nothing older of the same log is accepted.
     pub fn restore(&mut self, snapshot: &mut Snapshot) -> Changes {
         let entries = std::mem::take(&mut snapshot.entries).into_values().collect();
@@ -209,6 +209,22 @@ impl View {
         self.staged.clear();
     }
 
+    fn change(
+        &mut self,
+        entries: Vec<Entry>,
+        removed: Vec<String>,
+        bundles: Vec<Bundle>,
+        removed_bundles: Vec<TrustDomain>,
+    ) -> Changes {
+        let mut changes = Changes::default();
+        for id in removed {
+            if let Some((id, _)) = self.entries.remove_entry(&*id) {
+                changes.removed.push(id);
+            }
+        }
+        for entry in entries {
+            if self.entries.get(&entry.id).is_some_and(|held| **held == entry) {
+                continue;
             }
             let entry = Arc::new(entry);
             let before = self.entries.insert(entry.id.clone(), entry.clone());

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use steeple_agent_api::WorkloadConfig;
 use steeple_agent_api::sds::SdsNames;
+use steeple_agent_core::node::Patience;
 use steeple_agent_core::rotation::RotationPolicy;
-use steeple_config::{Block, GoDuration, Strictness, UnknownKeys};
+use steeple_config::{Block, Strictness, UnknownKeys};
 use steeple_runtime::logs::{LogConfig, LogFormat, LogLevel};
 use steeple_spiffe::{KeyType, SpiffeId, TrustDomain};
 use zeroize::Zeroizing;
@@ -15,7 +16,7 @@ use zeroize::Zeroizing;
 use super::experimental::{self, Experimental};
 use super::trust::{self, TrustConfig};
 use super::{LoadError, PublicApis, RunFlags, Secret};
-use steeple_cli::settings::{duration, invalid, refuse, refuse_on, string, unsupported};
+use steeple_cli::settings::{duration, invalid, refuse, refuse_on, string};
 
 const DEFAULT_SOCKET: &str = "/tmp/spire-agent/public/api.sock";
 const DEFAULT_CACHE: usize = 1000;
@@ -34,7 +35,9 @@ pub(super) struct Agent {
     pub admin_socket_path: Option<PathBuf>,
     pub authorized_delegates: HashSet<SpiffeId>,
     pub join_token: Secret,
+    pub join_token_file: Option<PathBuf>,
     pub trust: TrustConfig,
+    pub patience: Patience,
     pub log: LogConfig,
     pub workload: WorkloadConfig,
     pub key_type: KeyType,
@@ -51,14 +54,15 @@ pub(super) fn decode(
     unknown: &mut UnknownKeys,
 ) -> Result<Agent, LoadError> {
     let mut warnings = Vec::new();
-    unserved(block, flags)?;
+    unserved(block)?;
     let experimental = experimental::decode(block, unknown, &mut warnings)?;
-    let join_token = join_token(block, flags)?;
+    let (join_token, join_token_file) = join_token(block, flags)?;
     let server_address = flags.server_address.clone().or(string(block, "server_address")?);
     let server_address = server_address.ok_or(LoadError::Missing("server_address"))?;
     let server_port = server_port(block, flags)?;
     let trust_domain = trust_domain(block, flags, &mut warnings)?;
     let trust = trust::decode(block, flags)?;
+    let patience = trust::patience(block, flags, &trust)?;
     let data_dir = flags.data_dir.clone().or(string(block, "data_dir")?).unwrap_or_else(|| ".".to_owned());
     let Sockets { apis, public: socket_path, admin: admin_socket_path } = sockets(block, flags)?;
     let workload = WorkloadConfig {
@@ -73,6 +77,7 @@ pub(super) fn decode(
         log_selectors: block.strings("log_selectors")?.unwrap_or_default(),
         rate_limits: experimental.rate_limits,
         calls_per_user: calls_per_user(experimental.connections_per_user),
+        wit_svids: experimental.wit_svids,
         agent_pid: std::process::id(),
     };
     Ok(Agent {
@@ -91,7 +96,9 @@ pub(super) fn decode(
         socket_path,
         admin_socket_path,
         join_token,
+        join_token_file,
         trust,
+        patience,
         workload,
         experimental,
         warnings,
@@ -120,36 +127,12 @@ fn authorized_delegates(
 }
 
 /// What SPIRE has and we do not (yet): refused by name, never ignored.
-fn unserved(block: &mut Block<'_>, flags: &RunFlags) -> Result<(), LoadError> {
+fn unserved(block: &mut Block<'_>) -> Result<(), LoadError> {
     refuse_on(block, &["profiling_enabled"])?;
-    refuse(
-        block,
-        &["profiling_port", "profiling_freq", "profiling_names", "trust_bundle_spiffe_workload_api"],
-    )?;
-    let mode = flags.rebootstrap_mode.clone().or(string(block, "rebootstrap_mode")?);
-    match mode.as_deref() {
-        None | Some("never") => {}
-        Some("auto" | "always") if flags.rebootstrap_mode.is_some() => {
-            return Err(LoadError::Unsupported {
-                place: "command line".to_owned(),
-                option: "-rebootstrapMode".to_owned(),
-            });
-        }
-        Some("auto" | "always") => return Err(unsupported(block, "rebootstrap_mode")),
-        Some(other) => {
-            return Err(LoadError::Other(format!("unknown rebootstrap mode specified: {other}")));
-        }
-    }
-    // Without rebootstrapping the delay has no effect, but SPIRE does not start with one that makes no sense.
-    if let Some(delay) = &flags.rebootstrap_delay {
-        let delay: Result<GoDuration, _> = delay.parse();
-        delay.map_err(|error| LoadError::Other(format!("-rebootstrapDelay: {error}")))?;
-    }
-    duration(block, "rebootstrap_delay")?;
-    Ok(())
+    refuse(block, &["profiling_port", "profiling_freq", "profiling_names"])
 }
 
-fn join_token(block: &mut Block<'_>, flags: &RunFlags) -> Result<Secret, LoadError> {
+fn join_token(block: &mut Block<'_>, flags: &RunFlags) -> Result<(Secret, Option<PathBuf>), LoadError> {
     let flag = flags.join_token.as_ref().map(|token| Secret::new(token.expose().to_owned()));
     let token = flag.or(string(block, "join_token")?.map(Secret::new));
     let file = flags.join_token_file.clone().or(string(block, "join_token_file")?);
@@ -157,15 +140,15 @@ fn join_token(block: &mut Block<'_>, flags: &RunFlags) -> Result<Secret, LoadErr
         (Some(_), Some(_)) => Err(LoadError::Other(
             "only one of join_token or join_token_file can be specified, not both".to_owned(),
         )),
-        (Some(token), None) => Ok(token),
-        (None, None) => Ok(Secret::default()),
+        (Some(token), None) => Ok((token, None)),
+        (None, None) => Ok((Secret::default(), None)),
         (None, Some(path)) => {
             let text = std::fs::read_to_string(&path).map(Zeroizing::new).map_err(|error| {
                 LoadError::Other(format!("unable to read join token file {path:?}: {error}"))
             })?;
             match text.trim() {
                 "" => Err(LoadError::Other("join token file is empty".to_owned())),
-                token => Ok(Secret::new(token.to_owned())),
+                token => Ok((Secret::new(token.to_owned()), Some(path.into()))),
             }
         }
     }

@@ -7,17 +7,20 @@ use steeple_config::{Block, Strictness, UnknownKeys};
 use steeple_runtime::slow_reader;
 
 use super::LoadError;
-use steeple_cli::settings::{self, invalid, refuse, refuse_on, unsupported};
+use steeple_cli::settings::{self, invalid, refuse};
 
 pub(super) struct Experimental {
     pub sync_interval: Duration,
     pub sync_by_revision: bool,
     pub jwt_cache_hit_timeout: Option<Duration>,
     pub workload_wait_timeout: Duration,
+    pub recovers: bool,
     pub connections_per_user: Option<usize>,
     pub rate_limits: RateLimits,
     pub svid_cache_max_bytes: usize,
     pub slow_reader_timeout: Duration,
+    pub wit_svids: bool,
+    pub require_pq_kem: bool,
 }
 
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
@@ -31,10 +34,13 @@ impl Default for Experimental {
             sync_by_revision: true,
             jwt_cache_hit_timeout: None,
             workload_wait_timeout: DEFAULT_WAIT,
+            recovers: true,
             connections_per_user: None,
             rate_limits: RateLimits::default(),
             svid_cache_max_bytes: usize::MAX,
             slow_reader_timeout: slow_reader::DEFAULT_PATIENCE,
+            wit_svids: false,
+            require_pq_kem: false,
         }
     }
 }
@@ -47,10 +53,10 @@ pub(super) fn decode(
     let mut options = Experimental::default();
     let Some(mut block) = agent.block("experimental")? else { return Ok(options) };
     refuse(&block, &["broker", "named_pipe_name", "admin_named_pipe_name"])?;
-    refuse_on(&mut block, &["require_pq_kem"])?;
-    if block.strings("feature_flags")?.is_some_and(|flags| !flags.is_empty()) {
-        return Err(unsupported(&block, "feature_flags"));
-    }
+    options.require_pq_kem = block.bool("require_pq_kem")?.unwrap_or(false);
+    let flags = settings::feature_flags(&mut block)?;
+    warnings.extend(flags.iter().map(|flag| format!("Developer feature flag {flag:?} has been enabled")));
+    options.wit_svids = flags.iter().any(|flag| flag == settings::WIT_SVID);
     if let Some(interval) = duration(&mut block, "sync_interval")? {
         if interval.is_zero() {
             return Err(invalid(&block, "sync_interval", "must be longer than nothing"));
@@ -82,6 +88,7 @@ pub(super) fn decode(
         }
         options.workload_wait_timeout = wait;
     }
+    options.recovers = block.bool("recover_in_process")?.unwrap_or(true);
     if let Some(most) = block.int("workload_connections_per_user")? {
         match usize::try_from(most) {
             Ok(most) if most > 0 => options.connections_per_user = Some(most),

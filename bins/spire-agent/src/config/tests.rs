@@ -1,4 +1,5 @@
 use steeple_agent_api::sds::SdsNames;
+use steeple_agent_core::node::Rebootstrap;
 
 use super::*;
 
@@ -177,13 +178,9 @@ fn delegates_are_workloads_of_the_own_trust_domain() {
 #[test]
 fn what_is_not_served_is_refused_by_name() {
     for (extra, name) in [
-        ("rebootstrap_mode = \"auto\"", "rebootstrap_mode"),
-        ("trust_bundle_spiffe_workload_api = \"unix:///x\"", "trust_bundle_spiffe_workload_api"),
         ("profiling_enabled = true", "profiling_enabled"),
         ("profiling_port = 1", "profiling_port"),
         ("experimental { broker { socket_path = \"/x\" } }", "broker"),
-        ("experimental { require_pq_kem = true }", "require_pq_kem"),
-        ("experimental { feature_flags = [\"x\"] }", "feature_flags"),
     ] {
         let error = refusal(extra);
         assert!(
@@ -203,6 +200,22 @@ fn what_is_not_served_is_refused_by_name() {
         assert!(error.contains(name), "{error}");
     }
     assert!(with("rebootstrap_mode = \"never\" disable_sds_api = true").is_ok());
+}
+
+#[test]
+fn feature_flags_are_spires() {
+    let config = with("experimental { feature_flags = [\"wit-svid\", \"i_am_a_test_flag\"] }").unwrap();
+    assert!(config.workload.wit_svids);
+    assert!(config.warnings.iter().any(|w| w == "Developer feature flag \"wit-svid\" has been enabled"));
+    let error = refusal("experimental { feature_flags = [\"wit-svid\", \"y\", \"x\"] }");
+    assert!(error.contains("error loading feature flags: unknown feature flag(s): [x y]"), "{error}");
+    assert!(!with("experimental { feature_flags = [] }").unwrap().workload.wit_svids);
+}
+
+#[test]
+fn post_quantum_key_exchange_can_be_required() {
+    assert!(with("experimental { require_pq_kem = true }").unwrap().require_pq_kem);
+    assert!(!with("").unwrap().require_pq_kem);
 }
 
 #[test]
@@ -262,6 +275,66 @@ fn bootstrap_urls_are_checked() {
         let error = url(&options).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[test]
+fn another_workload_api_gives_the_bundle_alone() {
+    let from = "trust_bundle_spiffe_workload_api = \"unix:///run/other.sock\"";
+    let load = |options: &str| {
+        load_text(&GOOD.replace("insecure_bootstrap = true", "").replace("EXTRA", options), &[])
+    };
+    let config = load(from).unwrap();
+    assert_eq!(config.trust, TrustConfig::WorkloadApi("unix:///run/other.sock".parse().unwrap()));
+    assert!(load("trust_bundle_spiffe_workload_api = \"tcp://127.0.0.1:80\"").is_ok());
+    for (more, message) in [
+        (
+            "insecure_bootstrap = true",
+            "only one of insecure_bootstrap or trust_bundle_spiffe_workload_api can be specified, not both",
+        ),
+        (
+            "trust_bundle_url = \"https://x\"",
+            "only one of trust_bundle_url or trust_bundle_spiffe_workload_api can be specified, not both",
+        ),
+        (
+            "trust_bundle_path = \"/x\"",
+            "only one of trust_bundle_path or trust_bundle_spiffe_workload_api can be specified, not both",
+        ),
+        (
+            "trust_bundle_unix_socket = \"/x\"",
+            "trust_bundle_unix_socket can not be used with trust_bundle_spiffe_workload_api",
+        ),
+    ] {
+        assert_eq!(load(&format!("{from} {more}")).unwrap_err().to_string(), message);
+    }
+    let error = load("trust_bundle_spiffe_workload_api = \"/run/x\"").unwrap_err().to_string();
+    assert!(
+        error.starts_with(
+            "trust_bundle_spiffe_workload_api is not a valid SPIFFE Workload API endpoint address: "
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn rebootstrapping_is_spires() {
+    let load = |options: &str, flags: &[&str]| {
+        let bundle = "trust_bundle_path = \"/b\"";
+        load_text(&GOOD.replace("insecure_bootstrap = true", bundle).replace("EXTRA", options), flags)
+    };
+    let config = load("", &[]).unwrap();
+    assert_eq!(config.patience, Patience { rebootstrap: Rebootstrap::Never, delay: 600_000 });
+    assert!(config.recovers);
+    let config = load("rebootstrap_mode = \"auto\" rebootstrap_delay = \"5s\"", &[]).unwrap();
+    assert_eq!(config.patience, Patience { rebootstrap: Rebootstrap::Auto, delay: 5_000 });
+    let flags = ["-rebootstrapMode", "always", "-rebootstrapDelay", "1m"];
+    let config = load("rebootstrap_mode = \"auto\" rebootstrap_delay = \"5s\"", &flags).unwrap();
+    assert_eq!(config.patience, Patience { rebootstrap: Rebootstrap::Always, delay: 60_000 });
+    let error = load("rebootstrap_mode = \"often\"", &[]).unwrap_err().to_string();
+    assert_eq!(error, "unknown rebootstrap mode specified: often");
+    let error = with("rebootstrap_mode = \"auto\"").unwrap_err().to_string();
+    assert_eq!(error, "insecure_bootstrap option can not be used with rebootstrapping");
+    let config = load("experimental { recover_in_process = false }", &[]).unwrap();
+    assert!(!config.recovers);
 }
 
 #[test]

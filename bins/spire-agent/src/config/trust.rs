@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use steeple_config::Block;
+use steeple_agent_core::node::{Patience, Rebootstrap};
+use steeple_config::{Block, GoDuration};
+use steeple_spiffe::endpoint::Endpoint;
 
 use super::{LoadError, RunFlags};
-use steeple_cli::settings::string;
+use steeple_cli::settings::{duration, string};
 
 /// The bootstrap source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub enum TrustConfig {
         socket: Option<PathBuf>,
         format: BundleFormat,
     },
+    /// The X.509 authorities that another Workload API gives for the trust domain.
+    WorkloadApi(Endpoint),
     Insecure,
 }
 
@@ -35,9 +39,43 @@ pub(super) fn decode(block: &mut Block<'_>, flags: &RunFlags) -> Result<TrustCon
     let path = flags.trust_bundle.clone().or(string(block, "trust_bundle_path")?);
     let url = flags.trust_bundle_url.clone().or(string(block, "trust_bundle_url")?);
     let socket = string(block, "trust_bundle_unix_socket")?;
+    let endpoint = string(block, "trust_bundle_spiffe_workload_api")?;
     let format = flags.trust_bundle_format.clone().or(string(block, "trust_bundle_format")?);
     let other = |message: &str| Err(LoadError::Other(message.to_owned()));
     // The checks and their order are SPIRE's.
+    let endpoint = match endpoint {
+        None => None,
+        Some(address) => {
+            for (given, message) in [
+                (
+                    insecure,
+                    "only one of insecure_bootstrap or trust_bundle_spiffe_workload_api can be specified, not both",
+                ),
+                (
+                    url.is_some(),
+                    "only one of trust_bundle_url or trust_bundle_spiffe_workload_api can be specified, not both",
+                ),
+                (
+                    path.is_some(),
+                    "only one of trust_bundle_path or trust_bundle_spiffe_workload_api can be specified, not both",
+                ),
+                (
+                    socket.is_some(),
+                    "trust_bundle_unix_socket can not be used with trust_bundle_spiffe_workload_api",
+                ),
+            ] {
+                if given {
+                    return other(message);
+                }
+            }
+            let endpoint = address.parse::<Endpoint>().map_err(|error| {
+                LoadError::Other(format!(
+                    "trust_bundle_spiffe_workload_api is not a valid SPIFFE Workload API endpoint address: {error}"
+                ))
+            })?;
+            Some(endpoint)
+        }
+    };
     match (insecure, &url, &path) {
         (true, Some(_), Some(_)) => {
             return other(
@@ -50,7 +88,7 @@ pub(super) fn decode(block: &mut Block<'_>, flags: &RunFlags) -> Result<TrustCon
         (true, None, Some(_)) => {
             return other("only one of insecure_bootstrap or trust_bundle_path can be specified, not both");
         }
-        (false, None, None) => {
+        (false, None, None) if endpoint.is_none() => {
             return other(
                 "trust_bundle_path, trust_bundle_url, or trust_bundle_spiffe_workload_api must be configured unless insecure_bootstrap is set",
             );
@@ -68,6 +106,9 @@ pub(super) fn decode(block: &mut Block<'_>, flags: &RunFlags) -> Result<TrustCon
     if socket.is_some() && url.is_none() {
         return other("if trust_bundle_unix_socket is specified, so must be trust_bundle_url");
     }
+    if let Some(endpoint) = endpoint {
+        return Ok(TrustConfig::WorkloadApi(endpoint));
+    }
     match (url, path) {
         (Some(url), _) => {
             check_url(&url, socket.is_some())?;
@@ -76,6 +117,40 @@ pub(super) fn decode(block: &mut Block<'_>, flags: &RunFlags) -> Result<TrustCon
         (None, Some(path)) => Ok(TrustConfig::File { path: path.into(), format }),
         (None, None) => Ok(TrustConfig::Insecure),
     }
+}
+
+/// `rebootstrap_mode`, `rebootstrap_delay`
+pub(super) fn patience(
+    block: &mut Block<'_>,
+    flags: &RunFlags,
+    trust: &TrustConfig,
+) -> Result<Patience, LoadError> {
+    let mut patience = Patience::default();
+    let mode = flags.rebootstrap_mode.clone().or(string(block, "rebootstrap_mode")?);
+    patience.rebootstrap = match mode.as_deref() {
+        None | Some("never") => Rebootstrap::Never,
+        Some("auto") => Rebootstrap::Auto,
+        Some("always") => Rebootstrap::Always,
+        Some(other) => {
+            return Err(LoadError::Other(format!("unknown rebootstrap mode specified: {other}")));
+        }
+    };
+    if patience.rebootstrap != Rebootstrap::Never && *trust == TrustConfig::Insecure {
+        return Err(LoadError::Other(
+            "insecure_bootstrap option can not be used with rebootstrapping".to_owned(),
+        ));
+    }
+    let file = duration(block, "rebootstrap_delay")?;
+    let flag = flags.rebootstrap_delay.as_deref().map(|delay| {
+        let delay: Result<GoDuration, _> = delay.parse();
+        delay.map_err(|error| LoadError::Other(format!("-rebootstrapDelay: {error}")))
+    });
+    if let Some(delay) = flag.transpose()?.or(file) {
+        // A negative one is no delay, as in SPIRE.
+        patience.delay =
+            delay.to_std().map_or(0, |delay| i64::try_from(delay.as_millis()).unwrap_or(i64::MAX / 4));
+    }
+    Ok(patience)
 }
 
 fn check_url(text: &str, over_socket: bool) -> Result<(), LoadError> {

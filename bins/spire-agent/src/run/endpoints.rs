@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use steeple_agent_api::admin::{DebugServer, DebugService, LoggerServer, LoggerService};
 use steeple_agent_api::delegated::{DelegatedIdentity, DelegatedIdentityServer};
+use steeple_agent_api::explain::{Explain, ExplainServer};
 use steeple_agent_api::health::HealthService;
 use steeple_agent_api::sds::{SecretDiscovery, SecretDiscoveryServiceServer};
 use steeple_agent_api::{AgentIdentity, AgentState, WorkloadApi};
@@ -55,6 +56,7 @@ pub struct Sockets {
 /// What is served.
 pub struct Parts {
     pub api: WorkloadApi,
+    pub explain: Explain,
     pub delegated: DelegatedIdentity,
     pub state: Arc<AgentState>,
     pub identity: Arc<AgentIdentity>,
@@ -96,6 +98,7 @@ impl Sockets {
                 .layer(readers.clone())
                 .add_optional_service(config.apis.workload.then_some(parts.api))
                 .add_optional_service(config.apis.sds.then(|| SecretDiscoveryServiceServer::new(sds)))
+                .add_service(ExplainServer::new(parts.explain.clone()))
                 .add_service(health.into_server())
                 .add_service(reflection)
                 .add_service(reflection_alpha)
@@ -118,6 +121,7 @@ impl Sockets {
             let serving = grpc::server_builder()
                 .layer(readers)
                 .add_service(DebugServer::new(debug))
+                .add_service(ExplainServer::new(parts.explain))
                 .add_service(LoggerServer::new(LoggerService { logs: parts.logs }))
                 .add_service(DelegatedIdentityServer::new(parts.delegated))
                 .serve_with_incoming_shutdown(listener, shutdown.requested());

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
+use steeple_agent_api::identity::{Stand, advice};
+use steeple_agent_core::node::Standing;
 use steeple_runtime::health::{Check, Health, State};
 use steeple_runtime::tasks::{OnEnd, TaskGroup};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::config::Config;
 
@@ -18,10 +20,11 @@ pub async fn listen(
     config: &Config,
     tasks: &TaskGroup,
     serving: oneshot::Receiver<()>,
+    standings: watch::Receiver<Stand>,
 ) -> anyhow::Result<()> {
     let Some(wanted) = config.health.clone() else { return Ok(()) };
     let health = Health::new();
-    health.add("agent", Arc::new(Agent(workload_socket(config))))?;
+    health.add("agent", Arc::new(Agent { socket: workload_socket(config), standings }))?;
     let at = format!("{}:{}", wanted.bind_address, wanted.bind_port);
     let listener =
         health.listen(wanted).await.with_context(|| format!("cannot serve health checks on {at}"))?;
@@ -40,19 +43,67 @@ pub fn workload_socket(config: &Config) -> Option<PathBuf> {
 
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// Asks the Workload API for bundles; only Unavailable is a failure (SPIRE).
-struct Agent(Option<PathBuf>);
+/// Asks the Workload API for bundles; only Unavailable is a failure (SPIRE). Where SPIRE's agent would have exited, ours
+/// is not ready, and says what it waits for; it is live, for restarting it would not help.
+struct Agent {
+    socket: Option<PathBuf>,
+    standings: watch::Receiver<Stand>,
+}
 
 #[tonic::async_trait]
 impl Check for Agent {
     async fn check(&self) -> State {
-        let Some(socket) = &self.0 else { return State::ok() };
-        match steeple_agent_api::health::probe(socket).await {
-            Ok(()) => State::ok(),
-            Err(status) => State {
-                started: socket.exists(),
-                ..State::failed(json!({ "make_new_x509_err": steeple_runtime::grpc::status_text(&status) }))
+        let stand = self.standings.borrow().clone();
+        let state = match &self.socket {
+            None => State::ok(),
+            Some(socket) => match steeple_agent_api::health::probe(socket).await {
+                Ok(()) => State::ok(),
+                Err(status) => State {
+                    started: socket.exists(),
+                    ..State::failed(
+                        json!({ "make_new_x509_err": steeple_runtime::grpc::status_text(&status) }),
+                    )
+                },
             },
+        };
+        with_standing(state, &stand)
+    }
+}
+
+fn with_standing(mut state: State, stand: &Stand) -> State {
+    if stand.standing == Standing::Ready {
+        return state;
+    }
+    state.ready &= !stand.standing.is_cut_off();
+    let since = jiff::Timestamp::from_second(stand.since).unwrap_or_default().to_string();
+    for details in [&mut state.live_details, &mut state.ready_details] {
+        if let Some(details) = details.as_object_mut() {
+            details.insert("state".to_owned(), stand.standing.name().into());
+            details.insert("since".to_owned(), since.clone().into());
+            details.insert("advice".to_owned(), advice(stand.standing).into());
+            if !stand.reason.is_empty() {
+                details.insert("reason".to_owned(), stand.reason.clone().into());
+            }
         }
+    }
+    state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_cut_off_is_live_and_not_ready_and_says_why() {
+        let stand =
+            |standing, reason: &str| Stand { standing, reason: reason.into(), since: 0, may_talk: false };
+        let well = with_standing(State::ok(), &stand(Standing::Ready, ""));
+        assert_eq!(well, State::ok());
+        let banned = with_standing(State::ok(), &stand(Standing::Banned, "agent is banned"));
+        assert!(banned.live && !banned.ready);
+        assert_eq!(banned.ready_details["state"], "banned");
+        assert_eq!(banned.ready_details["reason"], "agent is banned");
+        assert_eq!(banned.ready_details["since"], "1970-01-01T00:00:00Z");
+        assert!(with_standing(State::ok(), &stand(Standing::Reattesting, "")).ready);
     }
 }

@@ -1,15 +1,22 @@
-//! The bootstrap bundle from a file or a URL.
+//! The bootstrap bundle from a file, a URL or another Workload API.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use steeple_agent_api::{TrustError, TrustSource};
+use hyper_util::rt::TokioIo;
+use steeple_agent_api::{Attempt, TrustError, TrustSource};
+use steeple_proto::workload::X509BundlesRequest;
+use steeple_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use steeple_runtime::grpc::status_text;
+use steeple_spiffe::endpoint::Endpoint;
 use steeple_spiffe::{Bundle, Certificate, TrustDomain};
+use tonic::metadata::MetadataValue;
 
 use crate::config::{BundleFormat, Config, TrustConfig};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// SPIRE's patience with another Workload API.
+const WORKLOAD_API_TIMEOUT: Duration = Duration::from_mins(1);
 /// A bundle is a few kilobytes.
 const MAX_BUNDLE: usize = 16 * 1024 * 1024;
 
@@ -18,16 +25,11 @@ pub struct Bootstrap {
     config: TrustConfig,
     server_address: String,
     server_port: u16,
-    /// When this agent began, Unix seconds.
-    started: i64,
-    attempts: AtomicU64,
 }
 
 impl Bootstrap {
-    pub fn new(config: &Config, started: i64) -> Self {
+    pub fn new(config: &Config) -> Self {
         Self {
-            started,
-            attempts: AtomicU64::new(0),
             trust_domain: config.trust_domain.clone(),
             config: config.trust.clone(),
             server_address: config.server_address.clone(),
@@ -35,7 +37,7 @@ impl Bootstrap {
         }
     }
 
-    async fn download(&self, url: &str, socket: Option<&Path>) -> Result<String, String> {
+    async fn download(&self, url: &str, socket: Option<&Path>, attempt: &Attempt) -> Result<String, String> {
         let failed =
             |error: reqwest::Error| format!("unable to fetch trust bundle URL {url}: {}", causes(&error));
         let mut builder = reqwest::Client::builder().timeout(TIMEOUT).tls_danger_accept_invalid_certs(false);
@@ -43,13 +45,12 @@ impl Bootstrap {
             reqwest::Url::parse(url).map_err(|error| format!("unable to parse trust bundle URL: {error}"))?;
         if let Some(socket) = socket {
             builder = builder.unix_socket(socket.to_owned());
-            let attempts = self.attempts.fetch_add(1, Ordering::Relaxed) + 1;
-            let started = jiff::Timestamp::from_second(self.started).unwrap_or_default();
+            let started = jiff::Timestamp::from_second(attempt.since).unwrap_or_default();
             // What the program at the other end may want to know (spire.md §2.3).
             address
                 .query_pairs_mut()
-                .append_pair("spire-attest-mode", "bootstrap")
-                .append_pair("spire-connection-attempts", &attempts.to_string())
+                .append_pair("spire-attest-mode", attempt.mode)
+                .append_pair("spire-connection-attempts", &attempt.number.to_string())
                 .append_pair("spire-attest-start-time", &started.to_string())
                 .append_pair("spire-server-address", &self.server_address)
                 .append_pair("spire-server-port", &self.server_port.to_string())
@@ -89,9 +90,19 @@ impl Bootstrap {
 
 #[tonic::async_trait]
 impl TrustSource for Bootstrap {
-    async fn bootstrap(&self) -> Result<Option<Vec<Certificate>>, TrustError> {
+    async fn bootstrap(&self, attempt: &Attempt) -> Result<Option<Vec<Certificate>>, TrustError> {
         match &self.config {
             TrustConfig::Insecure => Ok(None),
+            TrustConfig::WorkloadApi(endpoint) => {
+                let passing = |what: String| TrustError {
+                    text: format!("{what}; check trust_bundle_spiffe_workload_api"),
+                    passing: true,
+                };
+                let fetching =
+                    tokio::time::timeout(WORKLOAD_API_TIMEOUT, x509_bundle(endpoint, &self.trust_domain));
+                let late = || Err(format!("SPIFFE Workload API {endpoint} did not answer in a minute"));
+                fetching.await.unwrap_or_else(|_| late()).map(Some).map_err(passing)
+            }
             TrustConfig::File { path, format } => {
                 let wrong = |what: String| TrustError {
                     text: format!(
@@ -105,7 +116,7 @@ impl TrustSource for Bootstrap {
             }
             TrustConfig::Url { url, socket, format } => {
                 let passing = |text| TrustError { text, passing: true };
-                let text = self.download(url, socket.as_deref()).await.map_err(passing)?;
+                let text = self.download(url, socket.as_deref(), attempt).await.map_err(passing)?;
                 let wrong =
                     |what| passing(format!("trust bundle from {url}: {what}; check trust_bundle_format"));
                 self.parse(&text, *format).map(Some).map_err(wrong)
@@ -114,9 +125,50 @@ impl TrustSource for Bootstrap {
     }
 }
 
-fn causes(error: &reqwest::Error) -> String {
+/// The authorities that the Workload API at `endpoint` gives for `trust_domain`.
+async fn x509_bundle(endpoint: &Endpoint, trust_domain: &TrustDomain) -> Result<Vec<Certificate>, String> {
+    let failed =
+        |what: String| format!("unable to fetch trust bundle from SPIFFE Workload API {endpoint}: {what}");
+    let uri = match endpoint {
+        Endpoint::Tcp(address) => format!("http://{address}"),
+        Endpoint::Unix(_) => "http://localhost".to_owned(),
+    };
+    let dial = tonic::transport::Endpoint::try_from(uri).map_err(|error| failed(error.to_string()))?;
+    let channel = match endpoint {
+        Endpoint::Tcp(_) => dial.connect().await,
+        Endpoint::Unix(path) => {
+            let path = path.clone();
+            dial.connect_with_connector(tower::service_fn(move |_| {
+                let path = path.clone();
+                async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
+            }))
+            .await
+        }
+    };
+    let channel = channel.map_err(|error| failed(causes(&error)))?;
+    let mut request = tonic::Request::new(X509BundlesRequest {});
+    request.metadata_mut().insert("workload.spiffe.io", MetadataValue::from_static("true"));
+    let mut client = SpiffeWorkloadApiClient::new(channel).max_decoding_message_size(MAX_BUNDLE);
+    let answers = client.fetch_x509_bundles(request).await;
+    let mut answers = answers.map_err(|status| failed(status_text(&status)))?.into_inner();
+    let answer = answers.message().await.map_err(|status| failed(status_text(&status)))?;
+    let answer = answer.ok_or_else(|| failed("it ended the stream without an answer".to_owned()))?;
+    let der = answer.bundles.get(trust_domain.as_id_str()).ok_or_else(|| {
+        format!(
+            "SPIFFE Workload API {endpoint} did not provide a trust bundle for trust domain {:?}",
+            trust_domain.name()
+        )
+    })?;
+    let authorities = Certificate::many_from_der(der).map_err(|error| failed(error.to_string()))?;
+    if authorities.is_empty() {
+        return Err(failed("the bundle is empty".to_owned()));
+    }
+    Ok(authorities)
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(cause) = source {
         text.push_str(": ");
         text.push_str(&cause.to_string());

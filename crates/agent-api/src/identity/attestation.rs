@@ -7,7 +7,7 @@ use async_trait::async_trait;
 #[async_trait]
 pub trait TrustSource: Send + Sync + 'static {
     /// The authorities to verify the server with; `None` is `insecure_bootstrap`.
-    async fn bootstrap(&self) -> Result<Option<Vec<Certificate>>, TrustError>;
+    async fn bootstrap(&self, attempt: &Attempt) -> Result<Option<Vec<Certificate>>, TrustError>;
 }
 
 /// Why there is no first trust.
@@ -35,7 +35,9 @@ impl AgentIdentity {
                 Err(_) => return Err(ServerError::timed_out("node attestation").into()),
             };
         let chain = chain(svid)?;
-        if let Some(skew) = chain.first().and_then(|leaf| node::clock_skew(leaf.not_before(), self.now())) {
+        if let Some(skew) =
+            chain.first().and_then(|leaf| node::clock_skew(leaf.not_before(), self.time().wall))
+        {
             let direction = if skew > 0 { "ahead of" } else { "behind" };
             tracing::warn!(
                 "This machine's clock is {} s {direction} the server's: SVIDs will seem expired or not yet valid; set the clock (NTP)",
@@ -56,16 +58,35 @@ impl AgentIdentity {
             )));
         }
         self.bundle_changed(&bundle).await?;
-        self.held().key_id = Some(key_id);
-        self.take_up(chain, reattestable).await
+        let again = {
+            let mut held = self.held();
+            held.key_id = Some(key_id);
+            !held.data.svid.is_empty()
+        };
+        self.take_up(chain, (reattestable, true)).await?;
+        self.attestations.fetch_add(1, Ordering::Relaxed);
+        let id = self.spiffe_id().map(|id| id.to_string()).unwrap_or_default();
+        if again {
+            tracing::info!(subsystem_name = "manager", spiffe_id = id, "Successfully reattested node");
+        } else {
+            tracing::info!(
+                subsystem_name = "attestor",
+                spiffe_id = id,
+                reattestable,
+                "Node attestation was successful"
+            );
+        }
+        Ok(())
     }
 
     /// Sets the authorities that the server must verify under; true if there are none on purpose.
     async fn trust_server(&self) -> Result<bool, IdentityError> {
         let stored = self.held().data.bundle.clone();
         let authorities = if stored.is_empty() {
-            self.held().bootstrap.tried(self.config.clock.now());
-            self.config.trust.bootstrap().await?
+            let attempt = self.held().bootstrap.tried(self.config.clock.now());
+            self.store().await?;
+            attempt.tell();
+            self.config.trust.bootstrap(&attempt).await?
         } else {
             Some(stored)
         };

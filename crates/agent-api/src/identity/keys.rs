@@ -48,6 +48,14 @@ impl AgentKeys {
         Ok((id.to_owned(), x509::assemble(&tbs, algorithm, &signature)))
     }
 
+    /// Has every key replaced by one that was never certified: what there was is gone, wherever it lives.
+    pub async fn destroy(&self) -> Result<(), KeyManagerError> {
+        for (id, _) in self.all().await? {
+            in_time(self.0.generate_key(&id, KeyType::EcP256)).await?;
+        }
+        Ok(())
+    }
+
     /// Shows `chain` on new connections, signing with the key of `id` wherever that lives.
     pub async fn present(
         &self,

@@ -41,6 +41,7 @@ impl Sync {
         bundles.extend(self.federated(&entries).await);
         let changes = self.state.view().replace(entries, bundles);
         self.own_bundle(&changes).await;
+        self.heard().await;
         self.state.apply(&changes);
         self.done();
         Ok(())

@@ -1,13 +1,15 @@
 //! An agent against a [`Server`], with its Workload API on a socket of its own.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use steeple_agent_api::delegated::{DelegatedIdentity, DelegatedIdentityServer};
-use steeple_agent_api::identity::{AgentIdentity, IdentityConfig, IdentityError, TrustError, TrustSource};
+use steeple_agent_api::identity::{
+    AgentIdentity, Attempt, IdentityConfig, IdentityError, TrustError, TrustSource,
+};
 use steeple_agent_api::sds::{SdsNames, SecretDiscovery, SecretDiscoveryServiceServer};
 use steeple_agent_api::signing::Signing;
 use steeple_agent_api::storage::Storage;
@@ -15,7 +17,8 @@ use steeple_agent_api::sync::{Sync, SyncConfig};
 use steeple_agent_api::workload::RateLimits;
 use steeple_agent_api::{AgentState, ServerLink, WorkloadApi, WorkloadAttestation, WorkloadConfig};
 use steeple_agent_core::CacheConfig;
-use steeple_plugin::{Caller, KeyManager, WorkloadAttestError, WorkloadAttestor};
+use steeple_agent_core::node::{Patience, Standing};
+use steeple_plugin::{AgentNodeAttestor, Caller, KeyManager, WorkloadAttestError, WorkloadAttestor};
 use steeple_plugins_base::key_manager::MemoryKeyManager;
 use steeple_plugins_base::node_attestor::JoinToken;
 use steeple_proto::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
@@ -33,6 +36,7 @@ pub struct Agent {
     pub identity: Arc<AgentIdentity>,
     pub state: Arc<AgentState>,
     pub link: Arc<ServerLink>,
+    pub trust: Arc<Trust>,
     pub signing: Arc<Signing>,
     pub dir: tempfile::TempDir,
     /// What the workload attestor finds: `test:<number>`, or a failure for 0.
@@ -50,6 +54,11 @@ pub struct Options {
     pub keys: Arc<dyn KeyManager>,
     pub dir: tempfile::TempDir,
     pub address: String,
+    pub patience: Patience,
+    /// False for SPIRE's exits.
+    pub recovers: bool,
+    /// Instead of `token`.
+    pub attestor: Option<Arc<dyn AgentNodeAttestor>>,
 }
 
 impl Options {
@@ -61,16 +70,24 @@ impl Options {
             keys: Arc::new(MemoryKeyManager::new()),
             dir: tempfile::tempdir().unwrap(),
             address: server.address.to_string(),
+            patience: Patience::default(),
+            recovers: true,
+            attestor: None,
         }
     }
 }
 
-struct Trust(Option<Vec<Certificate>>);
+/// What the bootstrap source says, and how it was asked.
+pub struct Trust {
+    pub authorities: Mutex<Option<Vec<Certificate>>>,
+    pub asked: Mutex<Vec<Attempt>>,
+}
 
 #[tonic::async_trait]
 impl TrustSource for Trust {
-    async fn bootstrap(&self) -> Result<Option<Vec<Certificate>>, TrustError> {
-        Ok(self.0.clone())
+    async fn bootstrap(&self, attempt: &Attempt) -> Result<Option<Vec<Certificate>>, TrustError> {
+        self.asked.lock().unwrap().push(attempt.clone());
+        Ok(self.authorities.lock().unwrap().clone())
     }
 }
 
@@ -98,20 +115,30 @@ impl Agent {
         let trust_domain = TrustDomain::new(options.trust_domain).unwrap();
         let link = ServerLink::new(&options.address, &trust_domain, clock.clone()).unwrap();
         let link = Arc::new(link);
+        let trust = Trust { authorities: Mutex::new(options.trust), asked: Mutex::default() };
+        let trust = Arc::new(trust);
+        let token = || -> Arc<dyn AgentNodeAttestor> { Arc::new(JoinToken::new(options.token.to_owned())) };
         let config = IdentityConfig {
             trust_domain: trust_domain.clone(),
             storage: Storage::open(options.dir.path()).unwrap(),
             keys: options.keys,
-            attestor: Arc::new(JoinToken::new(options.token.to_owned())),
-            trust: Arc::new(Trust(options.trust)),
+            attestor: options.attestor.unwrap_or_else(token),
+            trust: trust.clone(),
             clock: clock.clone(),
+            patience: options.patience,
+            recovers: options.recovers,
         };
         let max_bytes = usize::MAX;
-        let cache = CacheConfig { trust_domain, max_size: 100, max_bytes, rotation: Default::default(), seed: 1 };
+        let cache =
+            CacheConfig { trust_domain, max_size: 100, max_bytes, rotation: Default::default(), seed: 1 };
         let state = Arc::new(AgentState::new(cache, 100, clock));
         let signing = Signing::new(state.clone(), link.clone(), KeyType::EcP256, None);
+        let identity = Arc::new(AgentIdentity::new(config, link.clone()));
+        let forgetting = state.clone();
+        identity.when_forfeited(Box::new(move || forgetting.forget()));
         Self {
-            identity: Arc::new(AgentIdentity::new(config, link.clone())),
+            identity,
+            trust,
             state,
             signing: Arc::new(signing),
             link,
@@ -123,6 +150,28 @@ impl Agent {
 
     pub async fn establish(&self) -> Result<(), IdentityError> {
         self.identity.establish().await
+    }
+
+    /// Keeps the SVID, as the agent's own task does.
+    pub fn keep(&self) {
+        let identity = self.identity.clone();
+        super::spawn(async move { drop(identity.run().await) });
+    }
+
+    /// Lets time pass until the agent stands so.
+    pub async fn stands(&self, clock: &FakeClock, standing: Standing) {
+        let mut stands = self.identity.standings();
+        let waiting = async {
+            while stands.borrow_and_update().standing != standing {
+                let looked = tokio::time::timeout(Duration::from_millis(5), stands.changed()).await;
+                if looked.is_err() {
+                    clock.advance(Duration::from_secs(5));
+                    self.identity.look();
+                }
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+        assert!(waited.is_ok(), "{:?}", *self.identity.standings().borrow());
     }
 
     /// Runs sync and signing; returns once the first view is in force.
@@ -199,6 +248,7 @@ impl Agent {
             log_selectors: vec![],
             rate_limits: RateLimits::default(),
             calls_per_user: 100,
+            wit_svids: false,
             agent_pid: 0,
         };
         change(&mut config);

@@ -17,8 +17,11 @@ use steeple_proto::steeple::agent::v1 as push;
 use steeple_runtime::clock::{Clock, FakeClock};
 use steeple_runtime::grpc;
 use steeple_runtime::tls::{LiveBundles, LiveIdentity, ServerTls, TlsPeer};
+use steeple_spiffe::bundle::JwtAuthority;
 use steeple_spiffe::x509::{self, CertificateRequest, DistinguishedName, SerialNumber};
-use steeple_spiffe::{Certificate, KeyType, PrivateKey, PublicKey, SpiffeId, TrustDomain, jwt};
+use steeple_spiffe::{
+    Bundle, Certificate, KeyType, PrivateKey, PublicKey, SignatureAlgorithm, SpiffeId, TrustDomain, jwt,
+};
 use tokio::sync::broadcast;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -29,8 +32,12 @@ type Answer<T> = Result<Response<T>, Status>;
 pub struct Server {
     pub address: SocketAddr,
     pub trust_domain: TrustDomain,
+    /// The first one, see [`Server::set_up_anew`].
     pub authority: Certificate,
-    key: PrivateKey,
+    ca: Mutex<Arc<Authority>>,
+    first_ca: Arc<Authority>,
+    identity: LiveIdentity,
+    own_key: PrivateKey,
     jwt_key: PrivateKey,
     clock: FakeClock,
     bundles: LiveBundles,
@@ -39,7 +46,15 @@ pub struct Server {
     pub attestations: AtomicUsize,
     pub renewals: AtomicUsize,
     pub jwts: AtomicUsize,
+    pub wits: AtomicUsize,
+    /// The feature flag `wit-svid` is off.
+    pub without_wit: AtomicBool,
     pub watches: AtomicUsize,
+    /// Whether agents are banned, and how often one was told so when it attested.
+    pub banned: AtomicBool,
+    pub refused: AtomicUsize,
+    /// Answers no call of an agent.
+    pub away: AtomicBool,
     /// Why agents are refused.
     pub denial: Mutex<Option<types::permission_denied_details::Reason>>,
     /// Whether `steeple.agent.v1.Sync` is known.
@@ -56,29 +71,62 @@ pub struct Server {
     pub agent_ttl: i64,
 }
 
-pub const START: i64 = 1_800_000_000;
+/// What it signs with.
+struct Authority {
+    certificate: Certificate,
+    key: PrivateKey,
+}
 
-impl Server {
-    pub async fn start(trust_domain: &str, clock: &FakeClock, agent_ttl: i64) -> Arc<Self> {
-        let trust_domain = TrustDomain::new(trust_domain).unwrap();
+impl Authority {
+    fn new(trust_domain: &TrustDomain, clock: &FakeClock) -> Self {
         let key = PrivateKey::generate(KeyType::EcP256).unwrap();
         let template = x509::CaTemplate {
             trust_domain: trust_domain.clone(),
             public_key: key.public_key(),
             subject: DistinguishedName::default_ca(),
             not_before: clock.now() - 10,
-            not_after: clock.now() + 86_400,
+            not_after: clock.now() + 30 * 86_400,
             serial: SerialNumber::random().unwrap(),
         };
         let algorithm = key.key_type().x509_signature_algorithm();
         let tbs = x509::ca_tbs_self_signed(&template, algorithm).unwrap();
         let der = x509::assemble(&tbs, algorithm, &key.sign(algorithm, &tbs).unwrap());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self { certificate: Certificate::from_der(&der).unwrap(), key }
+    }
+}
+
+pub const START: i64 = 1_800_000_000;
+
+impl Server {
+    pub async fn start(trust_domain: &str, clock: &FakeClock, agent_ttl: i64) -> Arc<Self> {
+        let trust_domain = TrustDomain::new(trust_domain).unwrap();
+        let ca = Arc::new(Authority::new(&trust_domain, clock));
+        Self::start_at("127.0.0.1:0", &trust_domain, ca, clock, agent_ttl).await
+    }
+
+    /// Another server of the same trust domain: same port, next address.
+    pub async fn start_beside(&self, clock: &FakeClock) -> Arc<Self> {
+        let at = format!("127.0.0.2:{}", self.address.port());
+        Self::start_at(&at, &self.trust_domain, self.first_ca.clone(), clock, self.agent_ttl).await
+    }
+
+    async fn start_at(
+        at: &str,
+        trust_domain: &TrustDomain,
+        ca: Arc<Authority>,
+        clock: &FakeClock,
+        agent_ttl: i64,
+    ) -> Arc<Self> {
+        let trust_domain = trust_domain.clone();
+        let listener = tokio::net::TcpListener::bind(at).await.unwrap();
         let server = Arc::new(Self {
             address: listener.local_addr().unwrap(),
-            authority: Certificate::from_der(&der).unwrap(),
+            authority: ca.certificate.clone(),
+            ca: Mutex::new(ca.clone()),
+            first_ca: ca,
+            identity: LiveIdentity::new(),
+            own_key: PrivateKey::generate(KeyType::EcP256).unwrap(),
             trust_domain,
-            key,
             jwt_key: PrivateKey::generate(KeyType::EcP256).unwrap(),
             clock: clock.clone(),
             bundles: LiveBundles::new(),
@@ -87,7 +135,12 @@ impl Server {
             attestations: AtomicUsize::new(0),
             renewals: AtomicUsize::new(0),
             jwts: AtomicUsize::new(0),
+            wits: AtomicUsize::new(0),
+            without_wit: AtomicBool::new(false),
             watches: AtomicUsize::new(0),
+            banned: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
+            away: AtomicBool::new(false),
             denial: Mutex::new(None),
             pushes: AtomicBool::new(true),
             view: Mutex::default(),
@@ -100,12 +153,9 @@ impl Server {
         });
         *server.view.lock().unwrap() =
             push::WatchResponse { bundles: vec![server.bundle()], ..view(1, true, &[]) };
-        server.bundles.set(&server.trust_domain, vec![server.authority.clone()]);
-        let identity = LiveIdentity::new();
-        let own = PrivateKey::generate(KeyType::EcP256).unwrap();
-        let chain = server.leaf("/spire/server", &own.public_key(), 3600);
-        identity.set(&[Certificate::from_der(&chain).unwrap()], &own).unwrap();
-        let tls = ServerTls::new(identity, server.bundles.clone(), Arc::new(clock.clone())).unwrap();
+        server.certify(3600);
+        let tls =
+            ServerTls::new(server.identity.clone(), server.bundles.clone(), Arc::new(clock.clone())).unwrap();
         let serving = grpc::tcp_server()
             .add_service(agent::agent_server::AgentServer::from_arc(server.clone()))
             .add_service(bundle::bundle_server::BundleServer::from_arc(server.clone()))
@@ -115,6 +165,62 @@ impl Server {
             .serve_with_incoming(tls.incoming(listener));
         super::spawn(async move { drop(serving.await) });
         server
+    }
+
+    /// Shows a certificate of the authority of the moment, and trusts it alone.
+    fn certify(&self, ttl: i64) {
+        self.bundles.set(&self.trust_domain, vec![self.authority()]);
+        let chain = self.leaf("/spire/server", &self.own_key.public_key(), ttl);
+        self.identity.set(&[Certificate::from_der(&chain).unwrap()], &self.own_key).unwrap();
+    }
+
+    /// For tests whose clocks run fast.
+    pub fn renew_certificate(&self) {
+        self.certify(20 * 86_400);
+    }
+
+    pub fn authority(&self) -> Certificate {
+        self.ca().certificate.clone()
+    }
+
+    fn ca(&self) -> Arc<Authority> {
+        self.ca.lock().unwrap().clone()
+    }
+
+    /// All of its data is lost: another authority, another log, no agent known. The entries are made again.
+    pub fn set_up_anew(&self) {
+        self.change_ca(Arc::new(Authority::new(&self.trust_domain, &self.clock)), "anew");
+    }
+
+    /// The data is found again.
+    pub fn restore(&self) {
+        self.change_ca(self.first_ca.clone(), "log");
+    }
+
+    fn change_ca(&self, ca: Arc<Authority>, log: &str) {
+        *self.ca.lock().unwrap() = ca;
+        self.renew_certificate();
+        {
+            let mut view = self.view.lock().unwrap();
+            view.log_id = log.into();
+            view.bundles = vec![self.bundle()];
+        }
+        self.break_streams();
+    }
+
+    pub fn ban(&self, banned: bool) {
+        self.banned.store(banned, Ordering::SeqCst);
+        self.break_streams();
+    }
+
+    pub fn be_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+        self.break_streams();
+    }
+
+    /// Ends the streams of all watchers.
+    pub fn break_streams(&self) {
+        let _ = self.changes.send(Err(Status::unavailable("rebalance")));
     }
 
     pub fn token(&self, token: &str) {
@@ -144,10 +250,11 @@ impl Server {
             subject: None,
             serial: SerialNumber::random().unwrap(),
         };
-        let algorithm = self.key.key_type().x509_signature_algorithm();
+        let ca = self.ca();
+        let algorithm = ca.key.key_type().x509_signature_algorithm();
         let tbs =
-            x509::leaf_tbs(&template, &x509::Issuer::from_certificate(&self.authority, algorithm)).unwrap();
-        x509::assemble(&tbs, algorithm, &self.key.sign(algorithm, &tbs).unwrap())
+            x509::leaf_tbs(&template, &x509::Issuer::from_certificate(&ca.certificate, algorithm)).unwrap();
+        x509::assemble(&tbs, algorithm, &ca.key.sign(algorithm, &tbs).unwrap())
     }
 
     fn agent_svid(&self, csr: &[u8]) -> types::X509svid {
@@ -157,11 +264,26 @@ impl Server {
         types::X509svid { cert_chain: vec![leaf], ..types::X509svid::default() }
     }
 
+    /// The key that signs WIT-SVIDs.
+    pub fn wit_authority(&self, tainted: bool) -> types::WitKey {
+        let public_key = self.jwt_key.public_key().spki_der().to_vec();
+        types::WitKey { public_key, key_id: "wit-kid".into(), tainted, ..Default::default() }
+    }
+
+    /// What validates WIT-SVIDs.
+    pub fn spiffe_bundle(&self) -> Bundle {
+        let mut bundle = Bundle::new(self.trust_domain.clone());
+        let public_key = self.jwt_key.public_key();
+        let authority = JwtAuthority { key_id: "wit-kid".into(), public_key, expires_at: 0, tainted: false };
+        bundle.wit_authorities.push(authority);
+        bundle
+    }
+
     fn bundle(&self) -> types::Bundle {
         types::Bundle {
             trust_domain: self.trust_domain.name().to_owned(),
             x509_authorities: vec![types::X509Certificate {
-                asn1: self.authority.der().to_vec(),
+                asn1: self.authority().der().to_vec(),
                 tainted: false,
             }],
             jwt_authorities: vec![types::JwtKey {
@@ -176,6 +298,12 @@ impl Server {
 
     /// Every call of an agent passes here.
     fn authorize<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("nobody here"));
+        }
+        if self.banned.load(Ordering::SeqCst) {
+            return Err(denied(types::permission_denied_details::Reason::AgentBanned));
+        }
         let known = request.extensions().get::<TlsPeer>().is_some_and(|peer| peer.spiffe_id.is_some());
         let reason = *self.denial.lock().unwrap();
         match reason {
@@ -232,6 +360,13 @@ impl agent::agent_server::Agent for Server {
         &self,
         request: Request<Streaming<agent::AttestAgentRequest>>,
     ) -> Answer<Self::AttestAgentStream> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("nobody here"));
+        }
+        if self.banned.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(denied(types::permission_denied_details::Reason::AgentBanned));
+        }
         let first = request.into_inner().message().await?.unwrap();
         let Some(agent::attest_agent_request::Step::Params(params)) = first.step else { return no() };
         let token = String::from_utf8(params.data.unwrap().payload).unwrap();
@@ -570,9 +705,39 @@ impl svid::svid_server::Svid for Server {
 
     async fn batch_new_witsvid(
         &self,
-        _: Request<svid::BatchNewWitsvidRequest>,
+        request: Request<svid::BatchNewWitsvidRequest>,
     ) -> Answer<svid::BatchNewWitsvidResponse> {
-        no()
+        self.authorize(&request)?;
+        if !self.signing.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("the CA is not ready"));
+        }
+        if self.without_wit.load(Ordering::SeqCst) {
+            return Err(Status::unimplemented("WIT functionality is disabled"));
+        }
+        let entries = self.view.lock().unwrap().entries.clone();
+        let sign = |param: svid::NewWitsvidParams| {
+            let Some(entry) = entries.iter().find(|entry| entry.id == param.entry_id) else {
+                let status = types::Status { code: 5, message: "entry not found or not authorized".into() };
+                return svid::batch_new_witsvid_response::Result { status: Some(status), svid: None };
+            };
+            self.wits.fetch_add(1, Ordering::SeqCst);
+            let id = SpiffeId::from_parts(&self.trust_domain, &entry.spiffe_id.as_ref().unwrap().path);
+            let (issued_at, expires_at) = (self.clock.now(), self.clock.now() + 300);
+            let key = steeple_spiffe::PublicKey::from_spki_der(&param.public_key).unwrap();
+            let algorithm = SignatureAlgorithm::from_jws_name(&param.signing_algorithm).unwrap();
+            let claims =
+                jwt::WitClaims::new(&id.unwrap(), &key, algorithm, issued_at, expires_at, "").unwrap();
+            let signer = self.jwt_key.key_type().jws_algorithm();
+            let input = jwt::wit_signing_input(signer, "wit-kid", &claims);
+            let signature = self.jwt_key.sign(signer, input.as_bytes()).unwrap();
+            let token = jwt::assemble(&input, signer, &signature).unwrap();
+            let id = entry.spiffe_id.clone();
+            let svid = types::Witsvid { token, id, expires_at, issued_at, hint: String::new() };
+            // As SPIRE's server answers: no status where it went well.
+            svid::batch_new_witsvid_response::Result { status: None, svid: Some(svid) }
+        };
+        let results = request.into_inner().params.into_iter().map(sign).collect();
+        Ok(Response::new(svid::BatchNewWitsvidResponse { results }))
     }
 
     async fn new_downstream_x509ca(

@@ -116,3 +116,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_forgot_everything_still_takes_no_older_view() {
+    let mut view = View::default();
+    view.apply(delta(5, true, &["a", "b"], &[])).unwrap();
+    assert_eq!(view.forget().removed.len(), 2);
+    assert_eq!((view.revision(), view.log_id(), view.entry_count()), (0, "", 0));
+    assert_eq!(
+        view.apply(delta(4, true, &["a"], &[])),
+        Err(ViewError::Stale { offered: 4, held: 5 }),
+        "a server that lags behind"
+    );
+    assert!(view.forget().is_empty());
+    assert!(view.apply(delta(4, true, &["a"], &[])).is_err());
+    view.apply(delta(5, true, &["a"], &[])).unwrap();
+    assert_eq!(ids(&view), ["a"]);
+    view.forget();
+    let other = Delta { log_id: "other".into(), ..delta(1, true, &["c"], &[]) };
+    view.apply(other).unwrap();
+    assert_eq!(ids(&view), ["c"], "another log counts for itself");
+}

@@ -1,5 +1,7 @@
 //! `join_token`.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use steeple_plugin::{AgentNodeAttestor, AttestError, Attestation};
 use zeroize::Zeroizing;
@@ -7,18 +9,44 @@ use zeroize::Zeroizing;
 /// Agent side of `join_token`: the payload is the token, and there is no challenge. The server's side is in its
 /// Agent service, which takes the token out of the datastore.
 pub struct JoinToken {
-    token: Zeroizing<String>,
+    source: Source,
+}
+
+enum Source {
+    Given(Zeroizing<String>),
+    /// Read at each attestation: an operator may have written a new token.
+    File(PathBuf),
 }
 
 impl JoinToken {
     pub fn new(token: String) -> Self {
-        Self { token: Zeroizing::new(token) }
+        Self { source: Source::Given(Zeroizing::new(token)) }
+    }
+
+    pub fn from_file(path: impl Into<PathBuf>) -> Self {
+        Self { source: Source::File(path.into()) }
+    }
+
+    async fn token(&self) -> Result<Zeroizing<String>, AttestError> {
+        match &self.source {
+            Source::Given(token) => Ok(token.clone()),
+            Source::File(path) => {
+                let text = tokio::fs::read_to_string(path).await.map(Zeroizing::new);
+                let text = text.map_err(|error| {
+                    AttestError::Unavailable(format!("unable to read join token file {path:?}: {error}"))
+                })?;
+                Ok(Zeroizing::new(text.trim().to_owned()))
+            }
+        }
     }
 }
 
 impl std::fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "JoinToken({} bytes, redacted)", self.token.len())
+        match &self.source {
+            Source::Given(token) => write!(f, "JoinToken({} bytes, redacted)", token.len()),
+            Source::File(path) => write!(f, "JoinToken(from {path:?})"),
+        }
     }
 }
 
@@ -29,11 +57,12 @@ impl AgentNodeAttestor for JoinToken {
     }
 
     async fn begin(&self) -> Result<Box<dyn Attestation>, AttestError> {
-        if self.token.is_empty() {
+        let token = self.token().await?;
+        if token.is_empty() {
             // SPIRE's text.
             return Err(AttestError::InvalidArgument("join token was not provided".to_owned()));
         }
-        Ok(Box::new(Begun(self.token.clone())))
+        Ok(Box::new(Begun(token)))
     }
 }
 
@@ -64,5 +93,19 @@ mod tests {
         assert!(!format!("{attestor:?}").contains("secret"));
         let missing = JoinToken::new(String::new()).begin().await.err().map(|error| error.to_string());
         assert_eq!(missing.as_deref(), Some("join token was not provided"));
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_each_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let attestor = JoinToken::from_file(&path);
+        assert!(matches!(attestor.begin().await, Err(AttestError::Unavailable(_))));
+        std::fs::write(&path, "one\n").unwrap();
+        assert_eq!(attestor.begin().await.unwrap().payload(), b"one");
+        std::fs::write(&path, "two").unwrap();
+        assert_eq!(attestor.begin().await.unwrap().payload(), b"two");
+        std::fs::write(&path, " \n").unwrap();
+        assert!(matches!(attestor.begin().await, Err(AttestError::InvalidArgument(_))));
     }
 }
