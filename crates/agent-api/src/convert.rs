@@ -16,6 +16,8 @@ pub enum ConvertError {
     X509Authority { index: usize, reason: String },
     #[error("jwt_authorities[{index}]: {reason}")]
     JwtAuthority { index: usize, reason: String },
+    #[error("wit_authorities[{index}]: {reason}")]
+    WitAuthority { index: usize, reason: String },
 }
 
 pub(crate) fn entry(proto: types::Entry) -> Result<Entry, ConvertError> {
@@ -65,7 +67,16 @@ pub(crate) fn bundle(proto: types::Bundle) -> Result<Bundle, ConvertError> {
             tainted: key.tainted,
         });
     }
-    // WIT authorities stay away: nothing here hands them out, and WA-47 forbids them among JWT keys.
+    for (index, key) in proto.wit_authorities.into_iter().enumerate() {
+        let public_key = PublicKey::from_spki_der(&key.public_key)
+            .map_err(|error| ConvertError::WitAuthority { index, reason: error.to_string() })?;
+        bundle.wit_authorities.push(JwtAuthority {
+            key_id: key.key_id,
+            public_key,
+            expires_at: key.expires_at,
+            tainted: key.tainted,
+        });
+    }
     bundle.refresh_hint = (proto.refresh_hint != 0).then_some(proto.refresh_hint);
     bundle.sequence_number = proto.sequence_number;
     Ok(bundle)

@@ -9,6 +9,7 @@ mod meter;
 mod reflection;
 mod service;
 mod stream;
+mod wit;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::attest::WorkloadAttestation;
 use crate::signing::Signing;
 use crate::state::{AgentState, Subscribed};
 use calls::{Calls, Place};
+use crate::wit::Wits;
 use limit::Limiter;
 pub use limit::RateLimits;
 use meter::{Meter, Meters};
@@ -48,6 +50,8 @@ pub struct WorkloadConfig {
     /// Calls, mostly open streams, that one user may have under way; more are refused.
     pub calls_per_user: usize,
     /// The agent's own process, which asks for its health check: it never waits and is not counted.
+    /// WIT-SVIDs are served (feature flag `wit-svid`).
+    pub wit_svids: bool,
     pub agent_pid: u32,
 }
 
@@ -68,6 +72,7 @@ struct Inner {
     attestation: WorkloadAttestation,
     signing: Arc<Signing>,
     config: WorkloadConfig,
+    wits: Option<Arc<Wits>>,
     limiter: Limiter,
     calls: Arc<Calls>,
     meters: Meters,
@@ -141,7 +146,11 @@ impl WorkloadApi {
     ) -> Self {
         let limiter = Limiter::new(config.rate_limits);
         let calls = Arc::new(Calls::new(config.calls_per_user));
-        Self(Arc::new(Inner { state, attestation, signing, config, limiter, calls, meters: Meters::new() }))
+        let wits = Wits::new(state.clone(), signing.link());
+        let wits = config.wit_svids.then(|| Arc::new(wits));
+        let meters = Meters::new();
+        let reasons = Reasons::default();
+        Self(Arc::new(Inner { state, attestation, signing, wits, config, reasons, limiter, calls, meters }))
     }
 
     async fn fetch_x509_svid(self, request: Request<workload::X509svidRequest>) -> Result<Encoded, Status> {

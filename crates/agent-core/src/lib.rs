@@ -28,6 +28,7 @@ pub mod view;
 
 pub mod snapshot;
 pub use cache::{Cache, CacheConfig, SignJob, Subscription, Update};
+pub mod wit_cache;
 pub use entry::{Entry, Selector, SelectorSet};
 pub use view::{Changes, Delta, View};
 

@@ -6,6 +6,7 @@ use steeple_agent_core::cache::{Content, Identity};
 use steeple_spiffe::bundle::Bundle;
 use zeroize::Zeroizing;
 
+use steeple_agent_core::wit_cache::Held;
 /// X509SVIDResponse (Workload API §5.2.1). One entry per identity, in entry id order; CRLs are never sent. It holds
 /// private keys: measured first, so that it is written once and never moved, and wiped when the last holder drops it.
 pub(super) fn x509_svid(content: &Content) -> Bytes {
@@ -41,6 +42,25 @@ pub(super) fn jwt_bundles(own: &Bundle, federated: &[impl AsRef<Bundle>]) -> Byt
 fn bundles(
     field: u32,
     own: &Bundle,
+/// WITSVIDResponse (§7.2.1), in entry id order. It holds private keys, as [`x509_svid`]'s.
+pub(super) fn wit_svid(identities: &[(Arc<Entry>, Held)]) -> Bytes {
+    write(&|out| {
+        for (entry, held) in identities {
+            out.message(1, &|out| {
+                out.field(1, entry.spiffe_id.as_str().as_bytes());
+                out.field(2, held.wit.token.as_bytes());
+                out.field(3, held.wit.key.as_bytes());
+                out.field(4, entry.hint.as_bytes());
+            });
+        }
+    })
+}
+
+/// WITBundlesResponse (§7.2.2): JWK Sets with WIT keys only.
+pub(super) fn wit_bundles(own: &Bundle, federated: &[impl AsRef<Bundle>]) -> Bytes {
+    bundles(1, own, federated, |bundle| bundle.to_wit_jwks_json().into_bytes())
+}
+
     federated: &[impl AsRef<Bundle>],
     form: impl Fn(&Bundle) -> Vec<u8>,
 ) -> Bytes {

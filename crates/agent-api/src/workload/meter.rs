@@ -16,8 +16,15 @@ pub(super) struct Meters {
 
 impl Meters {
     pub fn new() -> Self {
-        let workload =
-            ["FetchX509SVID", "FetchX509Bundles", "FetchJWTSVID", "FetchJWTBundles", "ValidateJWTSVID"];
+        let workload = [
+            "FetchX509SVID",
+            "FetchX509Bundles",
+            "FetchJWTSVID",
+            "FetchJWTBundles",
+            "ValidateJWTSVID",
+            "FetchWITSVID",
+            "FetchWITBundles",
+        ];
         let sds = ["StreamSecrets", "DeltaSecrets", "FetchSecrets"];
         let metric = |called: Called| Arc::new(CallMetric::new(rpc_key(&called.path())));
         let called = workload.map(Called::Workload).into_iter().chain(sds.map(Called::Sds));

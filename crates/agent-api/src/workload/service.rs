@@ -52,10 +52,10 @@ impl Service<HttpRequest<Body>> for WorkloadApi {
                 api.clone().fetch_jwt_bundles(request)
             }),
             "FetchWITSVID" => stream::<workload::WitsvidRequest, _>(state, request, move |request| {
-                api.clone().unimplemented(request, "fetching WIT-SVIDs is not implemented")
+                api.clone().fetch_wit_svid(request)
             }),
             "FetchWITBundles" => stream::<workload::WitBundlesRequest, _>(state, request, move |request| {
-                api.clone().unimplemented(request, "fetching WIT bundles is not implemented")
+                api.clone().fetch_wit_bundles(request)
             }),
             "FetchJWTSVID" => unary::<workload::JwtsvidRequest, _>(state, request, move |request| {
                 api.clone().fetch_jwt_svid(request)

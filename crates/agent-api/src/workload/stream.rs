@@ -17,6 +17,7 @@ pub(super) enum Kind {
     X509Svid,
     X509Bundles,
     JwtBundles,
+    WitBundles,
 }
 
 struct Open {
@@ -78,6 +79,9 @@ impl Open {
             (Kind::X509Svid, Some(_)) => content.x509_svid(encode::x509_svid),
             (Kind::X509Bundles, Some(own)) => {
                 content.x509_bundles(|content| encode::x509_bundles(own, &content.federated))
+            }
+            (Kind::WitBundles, Some(own)) => {
+                content.wit_bundles(|content| encode::wit_bundles(own, &content.federated))
             }
             (Kind::JwtBundles, Some(own)) => {
                 content.jwt_bundles(|content| encode::jwt_bundles(own, &content.federated))

@@ -58,6 +58,7 @@ pub struct Content {
     x509_svid: OnceLock<Bytes>,
     x509_bundles: OnceLock<Bytes>,
     jwt_bundles: OnceLock<Bytes>,
+    wit_bundles: OnceLock<Bytes>,
 }
 
 impl Content {
@@ -74,6 +75,11 @@ impl Content {
     /// The encoded JWTBundlesResponse.
     pub fn jwt_bundles(&self, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
         self.jwt_bundles.get_or_init(|| encode(self))
+    }
+
+    /// The encoded WITBundlesResponse.
+    pub fn wit_bundles(&self, encode: impl FnOnce(&Self) -> Bytes) -> &Bytes {
+        self.wit_bundles.get_or_init(|| encode(self))
     }
 }
 
