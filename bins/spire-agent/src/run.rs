@@ -3,6 +3,7 @@
 mod endpoints;
 mod health;
 mod limits;
+mod sealed;
 mod trust;
 
 use std::path::Path;
@@ -11,8 +12,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use steeple_agent_api::delegated::DelegatedIdentity;
+use steeple_agent_api::expiry;
 use steeple_agent_api::explain::Explain;
-use steeple_agent_api::identity::{AgentIdentity, IdentityConfig};
+use steeple_agent_api::identity::{AgentIdentity, IdentityConfig, IdentityError};
 use steeple_agent_api::signing::Signing;
 use steeple_agent_api::storage::Storage;
 use steeple_agent_api::sync::{Sync, SyncConfig};
@@ -46,7 +48,8 @@ pub fn command(args: &[String]) -> u8 {
     DAEMON.run(Config::load("run", args), |config| config.log.clone(), endpoints::prepare, build)
 }
 
-/// Attests, syncs once, then binds and serves. Telemetry and health come first: an agent that cannot attest is seen.
+/// Attests, syncs once, then binds and serves. Telemetry and health come first: an agent that cannot attest is seen. An
+/// agent that has been one goes on with what it kept, whether or not its server answers.
 pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow::Result<()> {
     let clock = clock::system();
     let started = clock.monotonic();
@@ -61,6 +64,8 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
         clock.clone(),
     );
     let link = Arc::new(link?);
+    let state = Arc::new(agent_state(&config, &clock));
+    let restart = sealed::restore(&config, &storage, &state, &clock).await?;
     let identity = IdentityConfig {
         trust_domain: config.trust_domain.clone(),
         storage,
@@ -72,26 +77,70 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
         recovers: config.recovers,
     };
     let identity = Arc::new(AgentIdentity::new(identity, link.clone()));
-    let state = Arc::new(agent_state(&config, &clock));
     forget_when_forfeited(&identity, &state);
+    restart.keep(&tasks, &state, &identity);
+    tasks.spawn_until_shutdown("expiry", OnEnd::Log, expiry::run(state.clone()));
     let (serving, started_serving) = oneshot::channel();
     health::listen(&config, &tasks, started_serving, identity.standings()).await?;
-    identity.establish().await?;
     let signing = Signing::new(state.clone(), link.clone(), config.key_type, config.jwt_cache_hit_timeout);
     let signing = Arc::new(signing);
     let sync = Sync::new(state.clone(), link.clone(), identity.clone(), sync_config(&config));
     let mut synced = sync.first_sync();
-    tasks.spawn_until_shutdown("signing", OnEnd::Shutdown, signing.clone().run());
-    tasks.spawn_until_shutdown("agent SVID", OnEnd::Shutdown, {
-        let identity = identity.clone();
-        async move { identity.run().await }
-    });
-    tasks.spawn_until_shutdown("sync", OnEnd::Shutdown, async move { sync.run().await });
-    tokio::select! {
-        _ = synced.wait_for(|synced| *synced) => {}
-        () = tasks.shutdown().requested() => bail!("{}", tasks.shutdown().reason().as_deref().unwrap_or("stopped before the first sync")),
+    let parts = Parts { state: state.clone(), link, identity: identity.clone(), signing: signing.clone(), logs, started };
+    let following = Following { identity, signing, sync };
+    if let Some(agent) = restart.restored {
+        serve(&config, &tasks, parts)?;
+        let follow = tasks.clone();
+        tasks.spawn_until_shutdown("node attestation", OnEnd::Shutdown, async move {
+            following.identity.establish().await?;
+            if following.identity.spiffe_id() != Some(agent) {
+                state.start_over();
+            }
+            following.start(&follow);
+            Ok::<_, IdentityError>(())
+        });
+    } else {
+        following.identity.establish().await?;
+        following.start(&tasks);
+        tokio::select! {
+            _ = synced.wait_for(|synced| *synced) => {}
+            () = tasks.shutdown().requested() => bail!("{}", tasks.shutdown().reason().as_deref().unwrap_or("stopped before the first sync")),
+        }
+        serve(&config, &tasks, parts)?;
     }
-    let attestation = attestation(&config);
+    let _ = serving.send(());
+    Ok(())
+}
+
+/// What keeps to the server, once the agent has an SVID.
+struct Following {
+    identity: Arc<AgentIdentity>,
+    signing: Arc<Signing>,
+    sync: Sync,
+}
+
+impl Following {
+    fn start(self, tasks: &TaskGroup) {
+        let Self { identity, signing, sync } = self;
+        tasks.spawn_until_shutdown("signing", OnEnd::Shutdown, signing.run());
+        tasks.spawn_until_shutdown("agent SVID", OnEnd::Shutdown, async move { identity.run().await });
+        tasks.spawn_until_shutdown("sync", OnEnd::Shutdown, async move { sync.run().await });
+    }
+}
+
+/// What is served from.
+struct Parts {
+    state: Arc<AgentState>,
+    link: Arc<ServerLink>,
+    identity: Arc<AgentIdentity>,
+    signing: Arc<Signing>,
+    logs: LogHandle,
+    started: Duration,
+}
+
+fn serve(config: &Config, tasks: &TaskGroup, parts: Parts) -> anyhow::Result<()> {
+    let Parts { state, link, identity, signing, logs, started } = parts;
+    let attestation = attestation(config);
     let delegated = DelegatedIdentity::new(
         state.clone(),
         attestation.clone(),
@@ -100,11 +149,8 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     );
     let explain = Explain::new(state.clone(), attestation.clone(), identity.clone(), link);
     let api = WorkloadApi::new(state.clone(), attestation, signing, config.workload.clone());
-    let sockets = endpoints::bind(&config)?;
-    let parts = endpoints::Parts { api, explain, delegated, state, identity, logs: logs.clone(), started };
-    sockets.serve(&config, &tasks, parts)?;
-    let _ = serving.send(());
-    Ok(())
+    let sockets = endpoints::bind(config)?;
+    sockets.serve(config, tasks, endpoints::Parts { api, explain, delegated, state, identity, logs, started })
 }
 
 fn announce(config: &Config, logs: &LogHandle) {
@@ -150,8 +196,9 @@ async fn open_keys(config: &Config) -> anyhow::Result<Arc<dyn KeyManager>> {
 /// A banned agent, or one that was evicted for good, holds nothing.
 fn forget_when_forfeited(identity: &AgentIdentity, state: &Arc<AgentState>) {
     state.know_standing(identity.standings());
-    let state = state.clone();
-    identity.when_forfeited(Box::new(move || state.forget()));
+    let (forgetting, turned) = (state.clone(), state.clone());
+    identity.when_forfeited(Box::new(move || forgetting.forget()));
+    identity.when_clock_turned(Box::new(move || turned.clock_turned()));
 }
 
 /// A join token that is given counts, whatever attestor is configured (SPIRE).

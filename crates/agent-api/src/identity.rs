@@ -62,6 +62,7 @@ pub struct AgentIdentity {
     link: Arc<ServerLink>,
     held: Mutex<Held>,
     standings: Standings,
+    clockwork: Mutex<recovery::Clockwork>,
     /// Counts attestations: what the server knows of an agent begins anew with each.
     attestations: AtomicU64,
     /// Held while the file is written, so that what is newest is written last.
@@ -155,6 +156,7 @@ impl AgentIdentity {
             link,
             held: Mutex::new(held),
             standings: Standings::new(config.clock.now()),
+            clockwork: Mutex::default(),
             attestations: AtomicU64::new(0),
             storing: tokio::sync::Mutex::default(),
             changed: Notify::new(),
@@ -196,6 +198,11 @@ impl AgentIdentity {
         self.standings.when_forfeited(forget);
     }
 
+    /// `turned` runs whenever the wall clock jumped, at most [`LOOK`] later.
+    pub fn when_clock_turned(&self, turned: Forget) {
+        self.clockwork.lock().unwrap_or_else(PoisonError::into_inner).turned.push(turned);
+    }
+
     /// Returns once there is an SVID to talk to the server with.
     pub(crate) async fn may_talk(&self) {
         // The sender lives as long as this.
@@ -212,6 +219,7 @@ impl AgentIdentity {
 
     /// Does the next thing, or waits for its time.
     async fn step(&self, deadline: Option<Duration>) -> Result<(), IdentityError> {
+        self.mind_the_clock();
         let next = self.held().node.next(self.time());
         let outcome = match next {
             Next::Wait(left) => {

@@ -160,6 +160,13 @@ impl AgentState {
         self.noted.expired().iter().cloned().collect()
     }
 
+    /// The wall clock jumped: whatever waits for a time is looked at anew.
+    pub fn clock_turned(&self) {
+        let now = self.now();
+        self.cache().clock_turned(now);
+        self.work.notify_one();
+    }
+
     pub(crate) fn bundle_changes(&self) -> watch::Receiver<u64> {
         self.bundle_changes.subscribe()
     }

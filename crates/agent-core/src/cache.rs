@@ -9,12 +9,14 @@
 //!   signed ahead while there is room and dropped by last use when there is none. [`crate::budget`] counts bytes as well.
 //! * An entry with `disable_x509_svid_prefetch`, or past the cap, is signed once somebody asks.
 
+mod clock;
 mod groups;
 mod index;
 mod kept;
 mod look;
 mod queue;
 mod room;
+mod state;
 mod update;
 
 use std::cmp::Reverse;
@@ -35,6 +37,7 @@ use groups::{Group, Interest};
 use index::{EntryIndex, GroupIndex};
 pub use queue::Priority;
 use queue::Queue;
+pub use state::SvidState;
 use update::Interner;
 pub use update::{Content, Identity, Svid, Update};
 
@@ -108,7 +111,7 @@ struct Record {
     generation: u64,
     in_flight: bool,
     failures: u32,
-    /// SVIDs in a row that stood under a tainted authority from the start.
+    /// SVIDs in a row that stood under a tainted authority, or were due, from the start.
     tainted_tries: u32,
     error: Option<Arc<str>>,
     retry_at: Millis,
@@ -288,15 +291,20 @@ impl Cache {
         let policy = self.config.rotation;
         let Some(record) = self.records.get_mut(&job.entry.id) else { return false };
         record.due = policy.due(millis(svid.not_before), millis(svid.not_after), random);
-        // The server has not left a tainted authority yet: it is asked again after a growing pause.
-        if self.tainted.contains(&*svid.authority_key_id) {
+        // By a clock that is behind the server's it would fall due too late.
+        record.due = record.due.min(now + (record.due - millis(svid.not_before)));
+        let born_due = record.due <= now;
+        // The server has not left a tainted authority yet, or this clock is far ahead of the server's: it is asked again
+        // after a growing pause.
+        if born_due || self.tainted.contains(&*svid.authority_key_id) {
             record.tainted_tries = record.tainted_tries.saturating_add(1);
             let pause = TAINTED_INTERVAL << (record.tainted_tries - 1).min(6);
-            record.due = record.due.min(now + pause.min(crate::node::TAINTED_RETRY_MAX));
+            let again = now + pause.min(crate::node::TAINTED_RETRY_MAX);
+            record.due = if born_due { again } else { record.due.min(again) };
         } else {
             record.tainted_tries = 0;
         }
-        // A certificate that is born due (clock off, tiny lifetime) must not spin.
+        // A certificate of a tiny lifetime must not spin.
         record.due = record.due.max(now + 1000);
         record.stale = false;
         record.failures = 0;

@@ -33,10 +33,14 @@ impl RotationPolicy {
     }
 }
 
-/// Whether a JWT-SVID has lived half its life (no jitter: nobody waits on a timer for it).
+/// Whether a JWT-SVID has lived half its life (no jitter: nobody waits on a timer for it), or is one of the future since
+/// the clock was set back.
 pub fn jwt_due(issued_at: Millis, expires_at: Millis, now: Millis) -> bool {
-    now >= issued_at + (expires_at - issued_at) / 2
+    now >= issued_at + (expires_at - issued_at) / 2 || now + SKEW < issued_at
 }
+
+/// Clocks differ by so much without harm.
+const SKEW: Millis = 60_000;
 
 fn scaled(span: Millis, by: f64) -> Millis {
     (span as f64 * by) as Millis
@@ -64,6 +68,13 @@ mod tests {
             let due = RotationPolicy::default().due(-BACKDATED, ttl, 0.999);
             assert!((earliest..ttl).contains(&due), "{ttl}: {due}");
         }
+    }
+
+    #[test]
+    fn a_token_of_the_future_is_due() {
+        assert!(!jwt_due(1_000_000, 1_300_000, 990_000));
+        assert!(jwt_due(1_000_000, 1_300_000, 1_150_000));
+        assert!(jwt_due(1_000_000, 1_300_000, 1_000_000 - 72 * 3_600_000));
     }
 
     proptest! {

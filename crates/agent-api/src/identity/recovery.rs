@@ -10,6 +10,17 @@ pub(super) fn give_up_after(config: &IdentityConfig) -> Duration {
     }
 }
 
+/// What a turned clock is noticed by, and who wants to know.
+#[derive(Default)]
+pub(super) struct Clockwork {
+    /// Wall clock less steady clock.
+    offset: Option<i64>,
+    pub turned: Vec<Forget>,
+}
+
+/// A clock is corrected by less all the time.
+const JUMP: i64 = 30_000;
+
 /// SPIRE's text.
 const CANNOT_REBOOTSTRAP: &str = "you have requested rebootstrap support but the NodeAttestor plugin or the spire server configuration is not allowing it";
 
@@ -28,6 +39,22 @@ impl AgentIdentity {
         let forfeited = self.standings.update(standing, may_talk, reason, self.config.clock.now());
         self.changed.notify_one();
         (out, forfeited)
+    }
+
+    /// Tells those who wait for times by the wall clock when it jumps: set by hand, or after the machine slept.
+    pub(super) fn mind_the_clock(&self) {
+        let time = self.time();
+        let offset = time.wall - time.steady;
+        let mut clockwork = self.clockwork.lock().unwrap_or_else(PoisonError::into_inner);
+        let jump = offset - clockwork.offset.replace(offset).unwrap_or(offset);
+        if jump.abs() > JUMP {
+            tracing::warn!(
+                subsystem_name = "manager",
+                seconds = jump / 1000,
+                "The clock jumped: everything that waits for a time is looked at anew"
+            );
+            clockwork.turned.iter().for_each(|turned| turned());
+        }
     }
 
     /// Whether `rebootstrap_mode` and this node go together.

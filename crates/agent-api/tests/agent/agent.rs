@@ -136,6 +136,8 @@ impl Agent {
         let identity = Arc::new(AgentIdentity::new(config, link.clone()));
         let forgetting = state.clone();
         identity.when_forfeited(Box::new(move || forgetting.forget()));
+        let turned = state.clone();
+        identity.when_clock_turned(Box::new(move || turned.clock_turned()));
         Self {
             identity,
             trust,

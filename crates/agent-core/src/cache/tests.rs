@@ -615,3 +615,44 @@ fn a_server_that_stays_under_a_tainted_authority_is_asked_ever_more_rarely() {
     }
     assert_eq!(asked, [0, 10, 15, 25, 45, 85, 165, 325, 625, 925]);
 }
+
+const DAYS: Millis = 72 * 3600 * 1000;
+
+#[test]
+fn a_clock_set_back_by_days_replaces_svids_of_the_future_and_ends_pauses() {
+    let mut cache = cache(10);
+    let now = 10 * DAYS;
+    let _workload = cache.subscribe(&selectors(&["a"]), now);
+    cache.apply(&set(vec![entry("1", "one", &["a"]), entry("2", "two", &["a"])]), now);
+    let jobs = take(&mut cache, now);
+    cache.issued(&jobs[0], svid(now), now);
+    cache.failed(&jobs[1], "away", now);
+    let back = now - DAYS;
+    assert!(take(&mut cache, back).is_empty());
+    cache.clock_turned(back);
+    assert_eq!(take(&mut cache, back).len(), 2);
+    // The server's clock was not turned: what it issues is of the future again, and falls due in time all the same.
+    for job in &jobs {
+        cache.clock_turned(back);
+        let again = take(&mut cache, back);
+        assert!(again.is_empty(), "{job:?} is under way");
+    }
+}
+
+#[test]
+fn an_svid_of_a_server_far_ahead_falls_due_by_its_life_and_one_of_a_server_far_behind_does_not_spin() {
+    for (skew, latest) in [(DAYS, 3_600_000), (-DAYS, 300_000)] {
+        let mut cache = cache(10);
+        let _workload = cache.subscribe(&selectors(&["a"]), 0);
+        let mut now = 10 * DAYS;
+        cache.apply(&set(vec![entry("1", "one", &["a"])]), now);
+        for _ in 0..10 {
+            let jobs = take(&mut cache, now);
+            cache.issued(&jobs[0], svid(now + skew), now);
+            let next = cache.next_wake(Priority::Prefetch).unwrap();
+            assert!((now + 5_000..=now + latest).contains(&next), "{skew}: in {} ms", next - now);
+            now = next;
+        }
+        cache.clock_turned(now);
+    }
+}
