@@ -79,18 +79,10 @@ async fn run(mut plan: Plan) -> Result<()> {
                 one(&plan, scenario, subject, &mut record).await;
             }
         }
+        // A long run that is stopped has told what it had.
+        write(&plan, &Report::new(&machine, &names, &record))?;
     }
-    let report = Report::new(&machine, &names, &record);
-    println!("{}", report::text(&report));
-    for (path, text) in [
-        (&plan.json, report.json()?),
-        (&plan.html, report::html(&report)),
-        (&plan.markdown, report::markdown(&report)),
-    ] {
-        if let Some(path) = path {
-            std::fs::write(path, text)?;
-        }
-    }
+    println!("{}", report::text(&Report::new(&machine, &names, &record)));
     let mut wrong = record.errors.clone();
     if plan.assert {
         wrong.extend(targets::past_limits(&record, &names[0]));
@@ -101,6 +93,20 @@ async fn run(mut plan: Plan) -> Result<()> {
     }
     println!("0 passed, 1 failed");
     bail!("{}", wrong.join("\n"))
+}
+
+fn write(plan: &Plan, report: &Report<'_>) -> Result<()> {
+    let texts = [
+        (&plan.json, report.json()?),
+        (&plan.html, report::html(report)),
+        (&plan.markdown, report::markdown(report)),
+    ];
+    for (path, text) in texts {
+        if let Some(path) = path {
+            std::fs::write(path, text)?;
+        }
+    }
+    Ok(())
 }
 
 async fn one(plan: &Plan, scenario: &Scenario, subject: &Subject, record: &mut Record) {

@@ -65,7 +65,11 @@ pub async fn agents(mut run: Run<'_>) -> Result<()> {
     let (window, begin) = (Window::open(server)?, Instant::now());
     let mut herd = Herd::start(&mut place, count, run.subject.steeple).await?;
     let key = format!("scale-agents/{count}");
-    run.notes.cpu(&format!("{key}/join/server-cpu-per-agent"), window.micros(count)?, Some("tls-handshake"));
+    run.notes.cpu(
+        &format!("{key}/join/server-cpu-per-agent"),
+        window.micros(count)?,
+        Some("tls-handshake-mutual"),
+    );
     run.notes.one(&format!("{key}/join/time"), Unit::Seconds, begin.elapsed().as_secs_f64());
     tokio::time::sleep(Duration::from_secs(3)).await;
     let steady = server.memory()?;
