@@ -19,6 +19,7 @@ const COMMANDS: &[Command] = &[
         run: Run::With(crate::validate::command),
     },
     client::<crate::healthcheck::HealthCheck>("healthcheck", "Asks a running agent how it is"),
+    client::<api::Explain>("api explain", "Says why a workload has an identity or not"),
     client::<api::FetchX509>("api fetch", "Same as api fetch x509"),
     client::<api::FetchJwt>("api fetch jwt", "Fetches JWT-SVIDs for an audience from the Workload API"),
     client::<api::FetchX509>("api fetch x509", "Fetches X.509-SVIDs from the Workload API"),

@@ -8,6 +8,7 @@ mod backup;
 mod bundle;
 mod debug;
 mod entry;
+mod explain;
 mod federation;
 mod jwt;
 mod localauthority;
@@ -122,6 +123,7 @@ const COMMANDS: &[Command] = &[
         run: Run::Behind(wit::enabled, session::run::<wit::Mint>),
     },
     // Steeple's own.
+    client::<explain::Explain>("explain", "Says who gets the SVIDs of an entry or why nobody does"),
     client::<rotate::Agent>("agent rotate", "Has agents renew their SVID and all they hold at once"),
     client::<rotate::Entry>("entry rotate", "Has the SVIDs of entries issued again at once"),
 ];

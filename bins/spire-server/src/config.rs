@@ -47,6 +47,8 @@ pub struct Config {
     pub agent_id_selector: bool,
     /// `experimental.require_pq_kem`: hybrid post-quantum key exchange or none on the TCP API.
     pub require_pq_kem: bool,
+    /// `experimental.explain_to_agents`: agents may ask about entries that they cannot serve.
+    pub explain_to_agents: bool,
     pub federation: Federation,
     pub plugins: Plugins,
     pub telemetry: Option<Telemetry>,

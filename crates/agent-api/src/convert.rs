@@ -82,6 +82,12 @@ pub(crate) fn bundle(proto: types::Bundle) -> Result<Bundle, ConvertError> {
     Ok(bundle)
 }
 
+/// SPIRE refuses a selector without type, with a colon in it, or without value.
+pub(crate) fn selector(proto: &types::Selector) -> Option<Selector> {
+    let valid = !proto.r#type.is_empty() && !proto.r#type.contains(':') && !proto.value.is_empty();
+    valid.then(|| Selector::new(&proto.r#type, &proto.value))
+}
+
 pub(crate) fn trust_domain(field: &'static str, name: &str) -> Result<TrustDomain, ConvertError> {
     TrustDomain::new(name).map_err(|source| ConvertError::Id { field, source })
 }

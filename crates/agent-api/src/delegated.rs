@@ -15,15 +15,18 @@ use std::time::Duration;
 
 use futures::Stream;
 use steeple_agent_core::Entry;
-use steeple_agent_core::entry::{Selector, SelectorSet};
+use steeple_agent_core::entry::SelectorSet;
 use steeple_proto::spire::api::agent::delegatedidentity::v1 as api;
 use steeple_proto::spire::api::types;
 use steeple_runtime::peer::{Peer, PeerInfo};
+use steeple_runtime::reason::Reason;
 use steeple_spiffe::SpiffeId;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::attest::WorkloadAttestation;
 use crate::connection::Connection;
+use crate::convert;
+use crate::refusal;
 use crate::signing::Signing;
 use crate::state::AgentState;
 
@@ -104,7 +107,7 @@ impl DelegatedIdentity {
         }
         if pid == 0 {
             // The delegate is trusted to have attested them.
-            let parsed: Option<SelectorSet> = selectors.iter().map(selector).collect();
+            let parsed: Option<SelectorSet> = selectors.iter().map(convert::selector).collect();
             let selectors =
                 parsed.ok_or_else(|| Status::invalid_argument("could not parse provided selectors"))?;
             return Ok(Wanted { selectors, peer: None });
@@ -150,12 +153,15 @@ impl Delegate {
                 method,
                 pid = self.peer.pid,
                 registered = false,
+                reason = Reason::NotADelegate.code(),
                 "No identity issued"
             );
-            return Err(Status::permission_denied("no identity issued"));
+            return Err(refusal::no_identity("DelegatedIdentity", method, Reason::NotADelegate));
         };
-        tracing::error!(subsystem_name = "endpoints", service = "DelegatedIdentity", method, pid = self.peer.pid, num_registered_entries = entries.len(), default_id = %first.spiffe_id, "Permission denied; caller not configured as an authorized delegate.");
-        Err(Status::permission_denied("caller not configured as an authorized delegate"))
+        tracing::error!(subsystem_name = "endpoints", service = "DelegatedIdentity", method, pid = self.peer.pid, num_registered_entries = entries.len(), reason = Reason::NotADelegate.code(), default_id = %first.spiffe_id, "Permission denied; caller not configured as an authorized delegate.");
+        refusal::count("DelegatedIdentity", method, Reason::NotADelegate);
+        let message = "caller not configured as an authorized delegate";
+        Err(refusal::status(Code::PermissionDenied, message, Reason::NotADelegate))
     }
 }
 
@@ -204,9 +210,11 @@ impl api::delegated_identity_server::DelegatedIdentity for DelegatedIdentity {
         let message = request.into_inner();
         let wanted = self.wanted(message.pid, &message.selectors, METHOD).await?;
         let mut entries = self.state.cache().matching(&wanted.selectors);
+        let withheld = entries.iter().any(|entry| !may_be_delegated(entry));
         entries.retain(|entry| may_be_delegated(entry));
         if entries.is_empty() {
-            return Err(Status::permission_denied("no identity issued"));
+            let reason = if withheld { Reason::DelegateWithheld } else { Reason::NoEntry };
+            return Err(refusal::no_identity("DelegatedIdentity", METHOD, reason));
         }
         let mut svids = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -225,10 +233,4 @@ impl api::delegated_identity_server::DelegatedIdentity for DelegatedIdentity {
 /// Privileges on the server are for those who asked for them themselves.
 fn may_be_delegated(entry: &Entry) -> bool {
     !entry.admin && !entry.downstream
-}
-
-/// SPIRE refuses a selector without type, with a colon in it, or without value.
-fn selector(proto: &types::Selector) -> Option<Selector> {
-    let valid = !proto.r#type.is_empty() && !proto.r#type.contains(':') && !proto.value.is_empty();
-    valid.then(|| Selector::new(&proto.r#type, &proto.value))
 }

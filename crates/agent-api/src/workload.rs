@@ -11,7 +11,7 @@ mod service;
 mod stream;
 mod wit;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,13 +21,14 @@ use steeple_agent_core::{Entry, Update};
 use steeple_proto::workload;
 use steeple_runtime::grpc;
 use steeple_runtime::peer::{Peer, PeerInfo};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use crate::attest::WorkloadAttestation;
+use crate::refusal::{self, Reasons};
 use crate::signing::Signing;
 use crate::state::{AgentState, Subscribed};
-use calls::{Calls, Place};
 use crate::wit::Wits;
+use calls::{Calls, Place};
 use limit::Limiter;
 pub use limit::RateLimits;
 use meter::{Meter, Meters};
@@ -49,9 +50,9 @@ pub struct WorkloadConfig {
     pub rate_limits: RateLimits,
     /// Calls, mostly open streams, that one user may have under way; more are refused.
     pub calls_per_user: usize,
-    /// The agent's own process, which asks for its health check: it never waits and is not counted.
     /// WIT-SVIDs are served (feature flag `wit-svid`).
     pub wit_svids: bool,
+    /// The agent's own process, which asks for its health check: it never waits and is not counted.
     pub agent_pid: u32,
 }
 
@@ -71,8 +72,9 @@ struct Inner {
     state: Arc<AgentState>,
     attestation: WorkloadAttestation,
     signing: Arc<Signing>,
-    config: WorkloadConfig,
     wits: Option<Arc<Wits>>,
+    config: WorkloadConfig,
+    reasons: Reasons,
     limiter: Limiter,
     calls: Arc<Calls>,
     meters: Meters,
@@ -112,6 +114,8 @@ impl Called {
 pub(crate) struct Caller {
     pub(crate) peer: Arc<Peer>,
     pub(crate) selectors: SelectorSet,
+    /// Attestors that could not look at it.
+    failed: BTreeSet<Arc<str>>,
     service: &'static str,
     pub(crate) method: &'static str,
     /// `grpc-timeout`
@@ -188,12 +192,6 @@ impl WorkloadApi {
         Ok(stream::run(self, caller, subscribed, kind))
     }
 
-    /// Profiles that are not served answer so only to callers that speak the protocol (WE-07, WA-60).
-    async fn unimplemented<T>(self, request: Request<T>, message: &'static str) -> Result<Encoded, Status> {
-        check_header(&request)?;
-        Err(Status::unimplemented(message))
-    }
-
     /// Header, caller, selectors, rate limit.
     pub(crate) async fn admit<T>(&self, request: &Request<T>, called: Called) -> Result<Caller, Status> {
         let (service, method) = (called.service(), called.method());
@@ -238,11 +236,15 @@ impl WorkloadApi {
             })?)
         };
         let attested = self.0.attestation.attest(&peer).await.map_err(|error| {
-            tracing::error!(subsystem_name = "endpoints", service, method, pid = peer.pid, error = %error, "Workload attestation failed");
-            failed(Status::unavailable("workload attestation failed"))
+            let reason = error.reason();
+            tracing::error!(subsystem_name = "endpoints", service, method, pid = peer.pid, error = %error, reason = reason.code(), "Workload attestation failed");
+            refusal::count(service, method, reason);
+            failed(refusal::status(Code::Unavailable, "workload attestation failed", reason))
         })?;
+        let failing = attested.reports.iter().filter(|report| report.result.is_err());
         let caller = Caller {
             peer,
+            failed: failing.map(|report| report.name.clone()).collect(),
             selectors: attested.selectors,
             service,
             method,
@@ -351,6 +353,8 @@ impl WorkloadApi {
     }
 
     fn no_identity(&self, caller: &Caller) -> Status {
+        let Inner { state, attestation, reasons, .. } = &*self.0;
+        let reason = reasons.find(state, attestation, &caller.selectors, &caller.failed);
         if !caller.is_agent {
             let selectors = self.loggable(&caller.selectors);
             let selectors = (!selectors.is_empty()).then_some(selectors);
@@ -360,11 +364,12 @@ impl WorkloadApi {
                 method = caller.method,
                 pid = caller.peer.pid,
                 registered = false,
+                reason = reason.code(),
                 selectors,
                 "No identity issued"
             );
         }
-        Status::permission_denied("no identity issued")
+        refusal::no_identity(caller.service, caller.method, reason)
     }
 
     /// Selectors that the operator allows in logs.
@@ -383,7 +388,7 @@ impl WorkloadApi {
 }
 
 /// Workload Endpoint §3: exactly once, exactly `true`.
-fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
+pub(crate) fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
     let mut values = request.metadata().get_all(SECURITY_HEADER).iter();
     match (values.next(), values.next()) {
         (Some(value), None) if value.as_bytes() == b"true" => Ok(()),

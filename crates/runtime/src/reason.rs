@@ -38,7 +38,7 @@ reasons! {
     Issued = "ISSUED",
         "The workload has an identity.", "";
     SigningPending = "SIGNING_PENDING",
-        "An entry matches and its SVID is being signed.",
+        "An entry matches; its SVID is being signed, or will be at the first request.",
         "Ask again in a moment; if it stays so, look at the server's load and log.";
     SigningFailed = "SIGNING_FAILED",
         "An entry matches and the server does not sign its SVID.",
@@ -106,6 +106,9 @@ reasons! {
     AgentExpired = "AGENT_EXPIRED",
         "The agent's own SVID is over.",
         "Look at the agent's log for why it was not renewed, and at the clocks of both machines.";
+    ServerUntrusted = "SERVER_UNTRUSTED",
+        "The server's certificate is not under the agent's trust bundle.",
+        "Check server_address and the trust bundle; rebootstrap_mode lets the agent take a new one by itself.";
     ServerUnreachable = "SERVER_UNREACHABLE",
         "The agent does not reach its server, so what it knows may be old.",
         "Check that the server runs, and server_address, server_port and the network.";

@@ -22,6 +22,7 @@ pub mod convert;
 pub mod debug;
 pub mod entry;
 pub mod error;
+pub mod explain;
 pub mod federation;
 pub mod hash;
 pub mod health;

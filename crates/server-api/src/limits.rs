@@ -38,6 +38,7 @@ impl Limits {
             (Bucket::Wit, 500, config.signing),
             (Bucket::Push, 500, true),
             (Bucket::Status, 10, true),
+            (Bucket::Explain, 10, true),
         ];
         let on = rows.into_iter().filter(|row| row.2);
         Self(on.map(|(bucket, limit, _)| (bucket, RateLimiter::new(limit, clock.clone()))).collect())

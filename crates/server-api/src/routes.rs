@@ -11,6 +11,7 @@ use steeple_proto::spire::api::server::{
     logger::v1::logger_server::LoggerServer, svid::v1::svid_server::SvidServer,
 };
 use steeple_proto::steeple::agent::v1::sync_server::SyncServer;
+use steeple_proto::steeple::server::v1::explain_server::ExplainServer;
 use steeple_proto::steeple::server::v1::federation_server::FederationServer;
 use steeple_proto::steeple::server::v1::rotation_server::RotationServer;
 use steeple_runtime::grpc::MAX_MESSAGE;
@@ -22,6 +23,7 @@ use crate::agent::AgentService;
 use crate::bundle::BundleService;
 use crate::debug::DebugService;
 use crate::entry::EntryService;
+use crate::explain::ExplainService;
 use crate::federation::FederationService;
 use crate::health::HealthService;
 use crate::localauthority::LocalAuthorityService;
@@ -88,6 +90,9 @@ fn shared(state: &Arc<ServerState>) -> Routes {
         .add_service(
             FederationServer::new(FederationService::new(state.clone()))
                 .max_decoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            ExplainServer::new(ExplainService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),
         )
         .add_service(
             RotationServer::new(RotationService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE),

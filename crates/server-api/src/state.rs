@@ -48,6 +48,8 @@ pub struct ServerState {
     pub audit: bool,
     /// `disable_jwt_svids`
     pub jwt_disabled: bool,
+    /// `experimental.explain_to_agents`
+    pub explain_to_agents: bool,
     /// `clock.monotonic()` at start, for Debug's uptime.
     pub started: Duration,
 }

@@ -15,6 +15,7 @@ mod change;
 mod deltas;
 mod edges;
 mod few;
+mod lineage;
 mod nodes;
 mod selectors;
 mod slab;

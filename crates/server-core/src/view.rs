@@ -137,6 +137,12 @@ impl View {
         self.read().index.authorized_entry(agent, entry_id)
     }
 
+    /// Several look-ups at one revision.
+    pub fn look<T>(&self, at: impl FnOnce(&EntryIndex, &Position) -> T) -> T {
+        let inner = self.read();
+        at(&inner.index, &inner.position)
+    }
+
     /// When the agent was last told to renew all it holds, Unix seconds.
     pub fn rotation_order(&self, agent: &SpiffeId) -> Option<i64> {
         self.read().orders.get(agent).copied()

@@ -1,5 +1,6 @@
 //! `api …`: the Workload API as a workload sees it.
 
+mod explain;
 mod fetch_jwt;
 mod fetch_x509;
 mod svids;
@@ -9,6 +10,7 @@ mod watch;
 use steeple_proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use tonic::transport::Channel;
 
+pub use explain::Explain;
 pub use fetch_jwt::FetchJwt;
 pub use fetch_x509::FetchX509;
 pub use validate_jwt::ValidateJwt;

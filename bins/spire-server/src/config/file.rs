@@ -42,6 +42,7 @@ pub(super) fn decode(body: &Body, flags: &RunFlags) -> Result<Config, LoadError>
         prune_agents: server.prune_agents,
         agent_id_selector: server.agent_id_selector,
         require_pq_kem: server.require_pq_kem,
+        explain_to_agents: server.explain_to_agents,
         federation: server.federation,
         plugins,
         telemetry,

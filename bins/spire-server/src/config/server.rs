@@ -31,6 +31,7 @@ pub(super) struct Server {
     pub prune_agents: Option<PruneAgents>,
     pub agent_id_selector: bool,
     pub require_pq_kem: bool,
+    pub explain_to_agents: bool,
     pub federation: Federation,
     pub warnings: Vec<String>,
 }
@@ -61,6 +62,7 @@ pub(super) fn decode(
         prune_agents: prune_agents(block)?,
         agent_id_selector: experimental.agent_id_selector,
         require_pq_kem: experimental.require_pq_kem,
+        explain_to_agents: !experimental.explain_off,
         federation,
         trust_domain,
         data_dir: data_dir.into(),

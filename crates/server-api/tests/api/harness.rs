@@ -36,6 +36,7 @@ pub struct Options {
     pub audit: bool,
     pub join_token: bool,
     pub jwt_disabled: bool,
+    pub explain_to_agents: bool,
     /// The feature flag `wit-svid`.
     pub wit: bool,
     pub agent_id_selector: bool,
@@ -51,6 +52,7 @@ impl Default for Options {
             audit: false,
             join_token: true,
             jwt_disabled: false,
+            explain_to_agents: true,
             wit: false,
             agent_id_selector: false,
             admin_ids: vec!["spiffe://example.org/admin-by-config"],
@@ -122,6 +124,7 @@ pub async fn start(options: Options) -> Server {
         limits: Limits::new(options.limits, &shared),
         audit: options.audit,
         jwt_disabled: options.jwt_disabled,
+        explain_to_agents: options.explain_to_agents,
         started: shared.monotonic(),
     });
     let layer = ApiLayer::new(state.clone());

@@ -17,6 +17,13 @@ impl CaManager {
         self.x509.load_full().filter(|signer| signer.not_after > now).ok_or(CaError::X509NotReady)
     }
 
+    /// How long X.509-SVIDs live if their entry does not say, in seconds, and when the authority that signs them ends
+    /// (0 if there is none): none outlives it.
+    pub fn x509_limits(&self) -> (i64, i64) {
+        let not_after = self.x509.load().as_ref().map_or(0, |signer| signer.not_after);
+        (self.desk.config.default_x509_svid_ttl, not_after)
+    }
+
     /// A workload's X.509-SVID, its lifetime capped by the authority's.
     pub async fn sign_workload_x509(
         &self,
