@@ -151,6 +151,7 @@ impl Signing {
         for (job, _) in jobs.iter().zip(updated).filter(|(_, updated)| *updated) {
             tracing::debug!(subsystem_name = "cache_manager", entry = &*job.entry.id, spiffe_id = %job.entry.spiffe_id, "SVID updated");
         }
+        self.state.changed.notify_one();
         true
     }
 
@@ -243,6 +244,7 @@ impl Signing {
             Ok(token)
         };
         let flight = flight.boxed().shared();
+            this.state.changed.notify_one();
         if let Some(weak) = flight.downgrade() {
             flights.insert(key.clone(), weak);
         }

@@ -12,6 +12,8 @@
 //! | [`gate`] | calls to what may stop answering, bounded |
 //! | [`tls`] | mutual TLS from a live SVID and live bundles |
 //! | [`grpc`] | tonic server settings shared by all endpoints |
+//! | [`reason`] | codes of what is refused or goes wrong |
+//! | [`keyring`] | secrets that the kernel keeps |
 //! | [`ratelimit`], [`backoff`] | waiting, politely |
 //! | [`slow_reader`] | clients that do not read |
 
@@ -24,6 +26,7 @@ pub mod gate;
 pub mod grpc;
 pub mod health;
 pub mod http;
+pub mod keyring;
 pub mod logs;
 pub mod metrics;
 pub mod peer;
