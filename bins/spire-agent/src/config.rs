@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use steeple_agent_api::WorkloadConfig;
 use steeple_agent_api::sds::SdsNames;
+use steeple_agent_api::sealed::SealingMode;
 use steeple_agent_core::node::Patience;
 use steeple_agent_core::rotation::RotationPolicy;
 use steeple_plugins_base::workload_attestor::UnixConfig;
@@ -67,6 +68,9 @@ pub struct Config {
     pub sync_by_revision: bool,
     /// `experimental.require_pq_kem`: hybrid post-quantum key exchange with the server, or none.
     pub require_pq_kem: bool,
+    /// `experimental.sealed_state`, `experimental.sealed_state_key_path`
+    pub sealed_state: SealingMode,
+    pub sealed_state_key_path: Option<PathBuf>,
     pub key_manager: KeyManagerConfig,
     pub attestor: AttestorConfig,
     pub unix: Option<UnixConfig>,

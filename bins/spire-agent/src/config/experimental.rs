@@ -1,7 +1,9 @@
 //! `agent { experimental { } }`. SPIRE does not look for unknown keys here, so a file with our options loads there too.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use steeple_agent_api::sealed::{SealingMode, UnknownMode};
 use steeple_agent_api::workload::{DEFAULT_WAIT, RateLimits};
 use steeple_config::{Block, Strictness, UnknownKeys};
 use steeple_runtime::slow_reader;
@@ -18,6 +20,8 @@ pub(super) struct Experimental {
     pub connections_per_user: Option<usize>,
     pub rate_limits: RateLimits,
     pub svid_cache_max_bytes: usize,
+    pub sealed_state: SealingMode,
+    pub sealed_state_key_path: Option<PathBuf>,
     pub slow_reader_timeout: Duration,
     pub wit_svids: bool,
     pub require_pq_kem: bool,
@@ -38,6 +42,8 @@ impl Default for Experimental {
             connections_per_user: None,
             rate_limits: RateLimits::default(),
             svid_cache_max_bytes: usize::MAX,
+            sealed_state: SealingMode::default(),
+            sealed_state_key_path: None,
             slow_reader_timeout: slow_reader::DEFAULT_PATIENCE,
             wit_svids: false,
             require_pq_kem: false,
@@ -107,6 +113,17 @@ pub(super) fn decode(
         Some(Err(_)) => {
             return Err(invalid(&block, "svid_cache_max_bytes", "must not be negative; 0 is no limit"));
         }
+    }
+    if let Some(mode) = settings::string(&mut block, "sealed_state")? {
+        options.sealed_state =
+            mode.parse().map_err(|error: UnknownMode| invalid(&block, "sealed_state", error.to_string()))?;
+    }
+    if let Some(path) = settings::string(&mut block, "sealed_state_key_path")? {
+        if !matches!(options.sealed_state, SealingMode::Auto | SealingMode::File) {
+            let problem = "goes with sealed_state \"file\" or \"auto\"";
+            return Err(invalid(&block, "sealed_state_key_path", problem));
+        }
+        options.sealed_state_key_path = Some(path.into());
     }
     if let Some(limits) = block.block("ratelimit")? {
         options.rate_limits = rate_limits(limits, unknown)?;

@@ -56,6 +56,8 @@ pub(super) fn decode(body: &Body, flags: &RunFlags) -> Result<Config, LoadError>
         sync_interval: agent.experimental.sync_interval,
         sync_by_revision: agent.experimental.sync_by_revision,
         require_pq_kem: agent.experimental.require_pq_kem,
+        sealed_state: agent.experimental.sealed_state,
+        sealed_state_key_path: agent.experimental.sealed_state_key_path,
         key_manager: plugins.key_manager,
         attestor: plugins.attestor,
         unix: plugins.unix,
