@@ -6,3 +6,15 @@
 mod envoy;
 #[path = "black_box/envoys.rs"]
 mod envoys;
+#[path = "black_box/explain.rs"]
+mod explain;
+#[path = "black_box/herd.rs"]
+mod herd;
+#[path = "black_box/memory.rs"]
+mod memory;
+#[path = "black_box/node_proxy.rs"]
+mod node_proxy;
+#[path = "black_box/raw.rs"]
+mod raw;
+#[path = "black_box/slow_readers.rs"]
+mod slow_readers;
