@@ -128,6 +128,14 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// Once the process has ended; never for selectors.
+    async fn ended(&self) {
+        match &self.peer {
+            Some(peer) if peer.ended().await.is_ok() => {}
+            _ => std::future::pending().await,
+        }
+    }
+
     fn still_here(&self) -> Result<(), Status> {
         match self.peer.as_ref().map(|peer| peer.still_here()) {
             Some(Err(error)) => Err(Status::unavailable(format!("workload attestation failed: {error}"))),

@@ -119,6 +119,11 @@ impl Peer {
         Ok(())
     }
 
+    /// Returns once the process has ended. For tasks of a tokio runtime with I/O.
+    pub async fn ended(&self) -> io::Result<()> {
+        sys::readable(self.pidfd.try_clone()?).await
+    }
+
     /// `/proc/<pid>`.
     pub fn proc_dir(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}", self.pid))

@@ -1,7 +1,7 @@
 //! The one module with `unsafe` (DESIGN §3.14): system calls that no crate of ours wraps.
 #![allow(
     unsafe_code,
-    reason = "getsockopt(SO_PEERCRED), getsockopt(SO_PEERPIDFD) have no safe wrapper in rustix; for prctl(PR_SET_THP_DISABLE) another of its features would be needed"
+    reason = "getsockopt(SO_PEERCRED), getsockopt(SO_PEERPIDFD) have no safe wrapper in rustix; for prctl(PR_SET_THP_DISABLE) another of its features would be needed; tokio's AsyncFd asks for a promise about the descriptor"
 )]
 
 use std::{
@@ -9,6 +9,8 @@ use std::{
     mem::{MaybeUninit, size_of},
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
+
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// Linux 6.5; libc has it for some targets only.
 const SO_PEERPIDFD: libc::c_int = 77;
@@ -29,6 +31,13 @@ pub fn refuse_huge_pages() -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Returns once the descriptor can be read; a pidfd can when its process has ended.
+pub async fn readable(fd: OwnedFd) -> io::Result<()> {
+    // SAFETY: an `OwnedFd` is open, the same, and owned by the `AsyncFd` until that is dropped here.
+    let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? };
+    fd.readable().await.map(drop)
 }
 
 /// SO_PEERCRED.

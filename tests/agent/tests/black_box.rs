@@ -2,6 +2,12 @@
 
 #![allow(clippy::disallowed_methods, reason = "a black box looks at the real clock")]
 
+#[path = "black_box/cilium.rs"]
+mod cilium;
+#[path = "black_box/cilium_agent.rs"]
+mod cilium_agent;
+#[path = "black_box/cilium_operator.rs"]
+mod cilium_operator;
 #[path = "black_box/envoy.rs"]
 mod envoy;
 #[path = "black_box/envoys.rs"]
@@ -16,5 +22,9 @@ mod memory;
 mod node_proxy;
 #[path = "black_box/raw.rs"]
 mod raw;
+#[path = "black_box/recovery.rs"]
+mod recovery;
+#[path = "black_box/sealed.rs"]
+mod sealed;
 #[path = "black_box/slow_readers.rs"]
 mod slow_readers;

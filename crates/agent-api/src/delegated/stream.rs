@@ -69,6 +69,7 @@ impl Svids {
                 changed = self.own.subscription.updates.changed() => {
                     changed.map_err(|_| AgentState::stopping())?;
                 }
+                () = self.wanted.ended() => {}
             }
         }
     }

@@ -97,7 +97,6 @@ async fn a_delegate_may_name_a_process() {
 
     child.kill().unwrap();
     child.wait().unwrap();
-    server.push(view(3, false, &[web("e", "/more", "1")]));
     let ended = loop {
         match stream.message().await {
             Ok(message) => assert!(message.is_some()),

@@ -79,7 +79,7 @@ impl Envoy {
 }
 
 /// `STEEPLE_ENVOY`, or where `scripts/setup test` puts it.
-fn envoy() -> Result<PathBuf> {
+pub fn envoy() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("STEEPLE_ENVOY") {
         return Ok(path.into());
     }
