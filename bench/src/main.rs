@@ -20,7 +20,7 @@ mod wire;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use plan::Plan;
 use record::{Notes, Record};
@@ -63,10 +63,14 @@ async fn run(mut plan: Plan) -> Result<()> {
     }
     let subjects = subjects(&plan)?;
     let names: Vec<String> = subjects.iter().map(|subject| subject.name.clone()).collect();
-    let machine = Machine::here();
+    let mut machine = Machine::here();
     println!("{}: {}", names.join(" and "), machine.text());
     let mut record = Record::default();
-    if !plan.assert {
+    for file in &plan.with {
+        let json = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        machine.earlier.push(record.take_over(&json).with_context(|| file.display().to_string())?);
+    }
+    if !plan.assert && record.limits.is_empty() {
         record.limits = limits::measure().await?;
     }
     for scenario in scenario::ALL.iter().filter(|scenario| chosen(&plan, scenario)) {
@@ -82,7 +86,9 @@ async fn run(mut plan: Plan) -> Result<()> {
         // A long run that is stopped has told what it had.
         write(&plan, &Report::new(&machine, &names, &record))?;
     }
-    println!("{}", report::text(&Report::new(&machine, &names, &record)));
+    let report = Report::new(&machine, &names, &record);
+    write(&plan, &report)?;
+    println!("{}", report::text(&report));
     let mut wrong = record.errors.clone();
     if plan.assert {
         wrong.extend(targets::past_limits(&record, &names[0]));
@@ -100,6 +106,7 @@ fn write(plan: &Plan, report: &Report<'_>) -> Result<()> {
         (&plan.json, report.json()?),
         (&plan.html, report::html(report)),
         (&plan.markdown, report::markdown(report)),
+        (&plan.sizing, report::sizing(report)),
     ];
     for (path, text) in texts {
         if let Some(path) = path {

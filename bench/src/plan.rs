@@ -38,6 +38,9 @@ pub const SIZES: &[(&str, usize, usize, &str)] = &[
     ("database-entries", 10_000, 100_000, "entries on each database (`--only databases`)"),
 ];
 
+/// `--only nothing`: reports what `--with` names.
+pub const NOTHING: &str = "nothing";
+
 /// The command line.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -51,6 +54,9 @@ pub struct Plan {
     pub json: Option<PathBuf>,
     pub html: Option<PathBuf>,
     pub markdown: Option<PathBuf>,
+    pub sizing: Option<PathBuf>,
+    /// Files that earlier runs wrote with `--json`.
+    pub with: Vec<PathBuf>,
     pub databases: Vec<steeple_e2e::Engine>,
     /// Print what PostgreSQL spent its time on.
     pub statements: bool,
@@ -88,6 +94,8 @@ impl Plan {
                 "--json" => plan.json = Some(value()?.into()),
                 "--html" => plan.html = Some(value()?.into()),
                 "--markdown" => plan.markdown = Some(value()?.into()),
+                "--sizing" => plan.sizing = Some(value()?.into()),
+                "--with" => plan.with.push(value()?.into()),
                 "--database" => plan.databases.push(value()?.parse()?),
                 "--statements" => plan.statements = true,
                 "--server-socket" => running.server_socket = value()?.into(),
@@ -106,7 +114,7 @@ impl Plan {
             plan.running = Some(running.complete()?);
         }
         for name in &plan.only {
-            if scenario::find(name).is_none() {
+            if name != NOTHING && scenario::find(name).is_none() {
                 bail!("no scenario {name}; --help lists them");
             }
         }
@@ -143,6 +151,8 @@ fn help() {
          --bin-dir DIR      folder with spire-server and spire-agent (default: STEEPLE_BIN_DIR)\n\
          --against DIR      another such folder, measured by turns with the first: SPIRE's\n\
          --full             the large sizes and all scenarios\n\
+         --with FILE        what an earlier run wrote with --json is reported, too; `--only nothing` reports it alone\n\
+         --sizing FILE      docs/operations/sizing.md from the scale runs\n\
          --rounds N         each scenario N times on each, the order reversed each time\n\
          --database ENGINE  for `databases`: sqlite, postgres, mariadb, mysql8; --statements prints PostgreSQL's\n\n\
          Scenarios (* only with --full or --only):"
@@ -153,5 +163,38 @@ fn help() {
     println!("\nSizes (short, full):");
     for (name, short, full, what) in SIZES {
         println!("  --{name:<18} {short:>7} {full:>8}  {what}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Plan> {
+        let plan = Plan::parse(line.split_whitespace().map(str::to_owned))?;
+        plan.context("help")
+    }
+
+    #[test]
+    fn each_size_is_a_flag_and_has_two_defaults() {
+        let plan = parse("--bin-dir a --against b --entries 7 --only sign,idle").unwrap();
+        assert_eq!(plan.bin_dirs, [PathBuf::from("a"), "b".into()]);
+        assert_eq!((plan.size("entries"), plan.size("batch")), (7, 50));
+        assert_eq!(plan.only, ["sign", "idle"]);
+        assert_eq!(parse("--bin-dir a --full").unwrap().size("entries"), 100_000);
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_by_name() {
+        for (line, says) in [
+            ("--bin-dir a --entrys 7", "no option --entrys"),
+            ("--bin-dir a --only sing", "no scenario sing"),
+            ("--bin-dir a --entries x", "--entries takes a number"),
+            ("--bin-dir a --entries", "--entries takes a value"),
+            ("--server-socket s", "--workload-socket"),
+        ] {
+            let error = format!("{:#}", parse(line).unwrap_err());
+            assert!(error.contains(says), "{line}: {error}");
+        }
     }
 }

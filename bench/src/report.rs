@@ -1,6 +1,7 @@
 //! The figures for people and for programs.
 
 mod html;
+mod sizing;
 mod svg;
 mod table;
 
@@ -11,6 +12,7 @@ use crate::record::Record;
 use crate::targets::{self, Verdict};
 
 pub use html::html;
+pub use sizing::sizing;
 pub use table::{markdown, text};
 
 /// Where the run took place, named by what matters.
@@ -22,6 +24,8 @@ pub struct Machine {
     pub began: String,
     /// How many others wanted to run on average over the minute before it began.
     pub load: String,
+    /// Of earlier runs whose figures are here too (`--with`).
+    pub earlier: Vec<String>,
 }
 
 impl Machine {
@@ -40,12 +44,15 @@ impl Machine {
                 .map(|date| String::from_utf8_lossy(&date.stdout).trim().to_owned())
                 .unwrap_or_default(),
             load: read("/proc/loadavg").split_whitespace().next().unwrap_or_default().to_owned(),
+            earlier: Vec::new(),
         }
     }
 
     pub fn text(&self) -> String {
-        let Self { cores, kernel, memory_gib, began, load } = self;
-        format!("{cores} cores, {memory_gib} GiB, Linux {kernel}, {began}, load {load} when it began")
+        let Self { cores, kernel, memory_gib, began, load, earlier } = self;
+        let mut runs = earlier.clone();
+        runs.push(format!("{began}, load {load}"));
+        format!("{cores} cores, {memory_gib} GiB, Linux {kernel}; begun {}", runs.join("; "))
     }
 }
 

@@ -113,7 +113,7 @@ fn row(report: &Report<'_>, key: &str) -> Row {
         _ => String::new(),
     };
     let share = figures.first().copied().flatten().and_then(|ours| {
-        let limit = report.record.limits.get(ours.limit?)?;
+        let limit = report.record.limits.get(ours.limit.as_ref()?)?;
         Some(format!("{:.0} %", limit * 100.0 / ours.middle()))
     });
     Row {
