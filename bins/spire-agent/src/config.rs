@@ -20,14 +20,13 @@ use steeple_agent_api::sds::SdsNames;
 use steeple_agent_api::sealed::SealingMode;
 use steeple_agent_core::node::Patience;
 use steeple_agent_core::rotation::RotationPolicy;
-use steeple_plugins_base::workload_attestor::UnixConfig;
 use steeple_runtime::health::HealthConfig;
 use steeple_runtime::logs::LogConfig;
 use steeple_spiffe::{KeyType, SpiffeId, TrustDomain};
 use zeroize::Zeroizing;
 
 pub use flags::RunFlags;
-pub use plugins::{AttestorConfig, KeyManagerConfig};
+pub use plugins::{AttestorConfig, KeyManagerConfig, WorkloadAttestorConfig};
 pub use steeple_cli::settings::{LoadError, Telemetry};
 pub use trust::{BundleFormat, TrustConfig};
 
@@ -73,7 +72,7 @@ pub struct Config {
     pub sealed_state_key_path: Option<PathBuf>,
     pub key_manager: KeyManagerConfig,
     pub attestor: AttestorConfig,
-    pub unix: Option<UnixConfig>,
+    pub workload_attestors: Vec<WorkloadAttestorConfig>,
     /// Type and name of each plugin, in file order, for the log.
     pub plugins: Vec<(String, String)>,
     pub telemetry: Option<Telemetry>,

@@ -27,7 +27,8 @@ use steeple_plugins_base::node_attestor::JoinToken;
 use steeple_plugins_base::node_attestor::http_challenge::HttpChallengeAgent;
 use steeple_plugins_base::node_attestor::sshpop::SshPopAgent;
 use steeple_plugins_base::node_attestor::x509pop::X509PopAgent;
-use steeple_plugins_base::workload_attestor::Unix;
+use steeple_plugins_base::workload_attestor::{Systemd, Unix};
+use steeple_plugins_docker::Docker;
 use steeple_runtime::clock::{self, Clock};
 use steeple_runtime::logs::LogHandle;
 use steeple_runtime::metrics;
@@ -35,7 +36,7 @@ use steeple_runtime::tasks::{OnEnd, TaskGroup};
 use steeple_runtime::tls::KeyExchange;
 use tokio::sync::oneshot;
 
-use crate::config::{AttestorConfig, Config, KeyManagerConfig, Telemetry};
+use crate::config::{AttestorConfig, Config, KeyManagerConfig, Telemetry, WorkloadAttestorConfig};
 use crate::version::VERSION;
 
 /// Few threads: an agent is idle most of its life, and each thread keeps memory. The drain is short: calls end by
@@ -86,7 +87,14 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     let signing = Arc::new(signing);
     let sync = Sync::new(state.clone(), link.clone(), identity.clone(), sync_config(&config));
     let mut synced = sync.first_sync();
-    let parts = Parts { state: state.clone(), link, identity: identity.clone(), signing: signing.clone(), logs, started };
+    let parts = Parts {
+        state: state.clone(),
+        link,
+        identity: identity.clone(),
+        signing: signing.clone(),
+        logs,
+        started,
+    };
     let following = Following { identity, signing, sync };
     if let Some(agent) = restart.restored {
         serve(&config, &tasks, parts)?;
@@ -261,9 +269,10 @@ fn sync_config(config: &Config) -> SyncConfig {
 }
 
 fn attestation(config: &Config) -> WorkloadAttestation {
-    let mut attestors: Vec<Arc<dyn WorkloadAttestor>> = Vec::new();
-    if let Some(unix) = &config.unix {
-        attestors.push(Arc::new(Unix::new(unix.clone())));
-    }
-    WorkloadAttestation::new(attestors)
+    let attestors = config.workload_attestors.iter().cloned().map(|attestor| match attestor {
+        WorkloadAttestorConfig::Unix(config) => Arc::new(Unix::new(config)) as Arc<dyn WorkloadAttestor>,
+        WorkloadAttestorConfig::Docker(config) => Arc::new(Docker::new(config)),
+        WorkloadAttestorConfig::Systemd(config) => Arc::new(Systemd::new(config)),
+    });
+    WorkloadAttestation::new(attestors.collect())
 }

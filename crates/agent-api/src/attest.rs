@@ -1,7 +1,7 @@
 //! Who calls: a held process, its selectors found by every attestor at once.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -10,6 +10,7 @@ use steeple_plugin::{Caller, WorkloadAttestError, WorkloadAttestor};
 use steeple_runtime::clock;
 use steeple_runtime::metrics::CallCounter;
 use steeple_runtime::peer::Peer;
+use steeple_runtime::reason::Reason;
 use tonic::Code;
 
 /// What attesting one caller brought.
@@ -38,6 +39,15 @@ pub(crate) enum AttestFailure {
     AllFailed { pid: i32, reports: Vec<AttestorReport> },
 }
 
+impl AttestFailure {
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Gone(_) => Reason::CallerGone,
+            Self::AllFailed { .. } => Reason::AttestationFailed,
+        }
+    }
+}
+
 /// Runs the attestors. One that fails alone is logged and tolerated (SPIRE).
 #[derive(Clone)]
 pub struct WorkloadAttestation {
@@ -47,12 +57,29 @@ pub struct WorkloadAttestation {
 struct Named {
     name: Arc<str>,
     attestor: Arc<dyn WorkloadAttestor>,
+    /// When the log last heard that what the attestor asks is still silent.
+    told_silent: Mutex<Option<Duration>>,
 }
+
+/// One that has not answered by then has failed: what the others found is not held back longer. Attestors that ask
+/// something outside have deadlines of their own before it, with better reasons.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// How often the log hears of what is still silent.
+const TELL_SILENT_EVERY: Duration = Duration::from_secs(10);
 
 impl WorkloadAttestation {
     pub fn new(attestors: Vec<Arc<dyn WorkloadAttestor>>) -> Self {
-        let named = |attestor: Arc<dyn WorkloadAttestor>| Named { name: attestor.name().into(), attestor };
+        let named = |attestor: Arc<dyn WorkloadAttestor>| Named {
+            name: attestor.name().into(),
+            attestor,
+            told_silent: Mutex::default(),
+        };
         Self { attestors: attestors.into_iter().map(named).collect() }
+    }
+
+    /// The selector types that can be found.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.attestors.iter().map(|attestor| &*attestor.name)
     }
 
     pub(crate) async fn attest(&self, peer: &Arc<Peer>) -> Result<Attested, AttestFailure> {
@@ -79,10 +106,14 @@ impl Named {
     async fn report(&self, caller: &HeldCaller) -> AttestorReport {
         let started = clock::monotonic();
         let call = CallCounter::start(&["workload_api", "workload_attestor"]).label("attestor", &*self.name);
-        let found = self.attestor.attest(caller).await;
+        let found = tokio::time::timeout(ANSWERS_WITHIN, self.attestor.attest(caller)).await;
+        let found = found.unwrap_or_else(|_| {
+            let within = ANSWERS_WITHIN.as_secs();
+            Err(WorkloadAttestError::Other(format!("no answer within {within} s")))
+        });
         call.done(if found.is_ok() { Code::Ok } else { Code::Unknown });
         if let Err(error) = &found
-            && !matches!(error, WorkloadAttestError::Gone { .. })
+            && self.is_news(error, started)
         {
             tracing::error!(subsystem_name = "workload_attestor", plugin_name = &*self.name, pid = caller.pid(), error = %error, "Failed to collect all selectors for PID");
         }
@@ -94,6 +125,24 @@ impl Named {
             name: self.name.clone(),
             duration: clock::monotonic().saturating_sub(started),
             result,
+        }
+    }
+}
+
+impl Named {
+    /// Whether the log is to hear of it.
+    fn is_news(&self, error: &WorkloadAttestError, now: Duration) -> bool {
+        match error {
+            WorkloadAttestError::Gone { .. } => false,
+            WorkloadAttestError::StillSilent(_) => {
+                let mut told = self.told_silent.lock().unwrap_or_else(PoisonError::into_inner);
+                let due = told.is_none_or(|told| now >= told + TELL_SILENT_EVERY);
+                if due {
+                    *told = Some(now);
+                }
+                due
+            }
+            _ => true,
         }
     }
 }
@@ -131,7 +180,6 @@ mod tests {
     use std::os::fd::AsFd as _;
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::process::{Child, Command};
-    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -216,5 +264,58 @@ mod tests {
             0,
             "nothing is looked up about a process that is no more"
         );
+    }
+
+    /// Says it, or nothing at all.
+    struct Says(&'static str, Option<WorkloadAttestError>);
+
+    #[tonic::async_trait]
+    impl WorkloadAttestor for Says {
+        fn name(&self) -> &str {
+            self.0
+        }
+
+        async fn attest(&self, _: &dyn Caller) -> Result<Vec<String>, WorkloadAttestError> {
+            match &self.1 {
+                Some(WorkloadAttestError::Other(why)) => Err(WorkloadAttestError::Other(why.clone())),
+                _ => std::future::pending().await,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_hangs_and_one_that_fails_keep_their_reasons_and_do_not_hold_the_others() {
+        let (mine, _other) = UnixStream::pair().unwrap();
+        let peer = Arc::new(Peer::of_socket(mine.as_fd()).unwrap());
+        let hangs = || Arc::new(Says("hangs", None));
+        let fails = || Arc::new(Says("fails", Some(WorkloadAttestError::Other("no such thing".into()))));
+        let attestation = WorkloadAttestation::new(vec![hangs(), fails(), Arc::new(Fake::default())]);
+        let began = tokio::time::Instant::now();
+        let attested = attestation.attest(&peer).await.unwrap();
+        assert_eq!(began.elapsed(), ANSWERS_WITHIN, "all at once, none for ever");
+        assert_eq!(attested.selectors, SelectorSet::new(vec![Selector::new("fake", "found")]));
+        let said: Vec<_> =
+            attested.reports.iter().map(|report| report.result.as_ref().err().map(|why| &**why)).collect();
+        assert_eq!(said, [Some("no answer within 5 s"), Some("no such thing"), None]);
+
+        let refused = WorkloadAttestation::new(vec![hangs(), fails()]).attest(&peer).await;
+        let Err(AttestFailure::AllFailed { reports, .. }) = &refused else { panic!("{refused:?}") };
+        assert_eq!(reports.len(), 2);
+    }
+
+    #[test]
+    fn the_log_hears_of_what_is_still_silent_now_and_then() {
+        let named = Named {
+            name: "docker".into(),
+            attestor: Arc::new(Fake::default()),
+            told_silent: Mutex::default(),
+        };
+        let silent = WorkloadAttestError::StillSilent("no answer for 7 s".into());
+        let at = Duration::from_secs;
+        assert!(named.is_news(&silent, at(100)));
+        assert!(!named.is_news(&silent, at(101)));
+        assert!(named.is_news(&WorkloadAttestError::Other("x".into()), at(101)));
+        assert!(!named.is_news(&WorkloadAttestError::Gone { pid: 1 }, at(101)));
+        assert!(named.is_news(&silent, at(110)));
     }
 }

@@ -28,6 +28,7 @@ pub(super) fn decode(body: &Body, flags: &RunFlags) -> Result<Config, LoadError>
     let plugins = plugins::decode(&plugins_body, &mut unknown)?;
     let mut warnings = agent.warnings;
     warnings.extend(unknown.overlooked().iter().map(ToString::to_string));
+    warnings.extend(plugins.notes);
     Ok(Config {
         trust_domain: agent.trust_domain,
         data_dir: agent.data_dir,
@@ -60,7 +61,7 @@ pub(super) fn decode(body: &Body, flags: &RunFlags) -> Result<Config, LoadError>
         sealed_state_key_path: agent.experimental.sealed_state_key_path,
         key_manager: plugins.key_manager,
         attestor: plugins.attestor,
-        unix: plugins.unix,
+        workload_attestors: plugins.workload_attestors,
         plugins: plugins.loaded,
         telemetry,
         health,

@@ -6,7 +6,8 @@ use steeple_config::{Block, Body, PluginConfig, Strictness, UnknownKeys};
 use steeple_plugins_base::node_attestor::http_challenge::HttpChallengeAgentConfig;
 use steeple_plugins_base::node_attestor::sshpop::SshPopAgentConfig;
 use steeple_plugins_base::node_attestor::x509pop::X509PopAgentConfig;
-use steeple_plugins_base::workload_attestor::UnixConfig;
+use steeple_plugins_base::workload_attestor::{SystemdConfig, UnixConfig};
+use steeple_plugins_docker::{DockerConfig, DockerOptions};
 
 use super::LoadError;
 use steeple_cli::settings::{constraint, exactly_one, no_data, refuse_external, string, unsupported_plugin};
@@ -14,7 +15,9 @@ use steeple_cli::settings::{constraint, exactly_one, no_data, refuse_external, s
 pub(super) struct Plugins {
     pub key_manager: KeyManagerConfig,
     pub attestor: AttestorConfig,
-    pub unix: Option<UnixConfig>,
+    pub workload_attestors: Vec<WorkloadAttestorConfig>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
     pub loaded: Vec<(String, String)>,
 }
 
@@ -34,10 +37,19 @@ pub enum AttestorConfig {
     HttpChallenge(HttpChallengeAgentConfig),
 }
 
+/// One workload attestor; all of them run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkloadAttestorConfig {
+    Unix(UnixConfig),
+    Docker(DockerConfig),
+    Systemd(SystemdConfig),
+}
+
 pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, LoadError> {
     let mut key_managers = Vec::new();
     let mut node_attestors = Vec::new();
-    let mut unix = None;
+    let mut workload_attestors = Vec::new();
+    let mut notes = Vec::new();
     let mut loaded = Vec::new();
     for plugin in steeple_config::plugins(body)?.iter().filter(|plugin| plugin.enabled) {
         refuse_external(plugin)?;
@@ -58,7 +70,14 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
             ("NodeAttestor", "http_challenge") => {
                 node_attestors.push(http_challenge(plugin, block, unknown)?);
             }
-            ("WorkloadAttestor", "unix") => unix = Some(unix_attestor(block, unknown)?),
+            ("WorkloadAttestor", "unix") => workload_attestors.push(unix_attestor(block, unknown)?),
+            ("WorkloadAttestor", "docker") => {
+                workload_attestors.push(docker_attestor(plugin, block, &mut notes)?);
+            }
+            ("WorkloadAttestor", "systemd") => {
+                no_data(plugin)?;
+                workload_attestors.push(WorkloadAttestorConfig::Systemd(SystemdConfig::default()));
+            }
             _ => return Err(unsupported_plugin(plugin)),
         }
         loaded.push((plugin.kind.clone(), plugin.name.clone()));
@@ -66,11 +85,11 @@ pub(super) fn decode(body: &Body, unknown: &mut UnknownKeys) -> Result<Plugins, 
     exactly_one("NodeAttestor", node_attestors.len())?;
     let attestor = node_attestors.pop().unwrap_or(AttestorConfig::JoinToken);
     exactly_one("KeyManager", key_managers.len())?;
-    if unix.is_none() {
+    if workload_attestors.is_empty() {
         return Err(constraint("WorkloadAttestor", "at least 1", 0));
     }
     let key_manager = key_managers.pop().unwrap_or(KeyManagerConfig::Memory);
-    Ok(Plugins { key_manager, attestor, unix, loaded })
+    Ok(Plugins { key_manager, attestor, workload_attestors, notes, loaded })
 }
 
 fn disk(
@@ -88,14 +107,49 @@ fn disk(
     Ok(KeyManagerConfig::Disk { directory: directory.into() })
 }
 
-fn unix_attestor(mut block: Block<'_>, unknown: &mut UnknownKeys) -> Result<UnixConfig, LoadError> {
+fn unix_attestor(
+    mut block: Block<'_>,
+    unknown: &mut UnknownKeys,
+) -> Result<WorkloadAttestorConfig, LoadError> {
     let config = UnixConfig {
         discover_workload_path: block.bool("discover_workload_path")?.unwrap_or(false),
         workload_size_limit: block.int("workload_size_limit")?.unwrap_or(0),
         ..UnixConfig::default()
     };
     block.finish(Strictness::Lax, "WorkloadAttestor \"unix\"", unknown);
-    Ok(config)
+    Ok(WorkloadAttestorConfig::Unix(config))
+}
+
+fn docker_attestor(
+    plugin: &PluginConfig,
+    mut block: Block<'_>,
+    notes: &mut Vec<String>,
+) -> Result<WorkloadAttestorConfig, LoadError> {
+    if block.block("sigstore")?.is_some() {
+        return Err(refused(plugin, &"sigstore is not supported yet: image signatures cannot be verified"));
+    }
+    let options = DockerOptions {
+        docker_socket_path: string(&mut block, "docker_socket_path")?,
+        podman_socket_path: string(&mut block, "podman_socket_path")?,
+        podman_socket_path_template: string(&mut block, "podman_socket_path_template")?,
+        docker_version: string(&mut block, "docker_version")?,
+        container_id_cgroup_matchers: block.strings("container_id_cgroup_matchers")?.unwrap_or_default(),
+        use_new_container_locator: block.bool("use_new_container_locator")?,
+        verbose_container_locator_logs: block.bool("verbose_container_locator_logs")?.unwrap_or(false),
+    };
+    // SPIRE refuses here what it overlooks in most plugins, `docker_host` of Windows among it.
+    let mut unknown = UnknownKeys::default();
+    block.finish(Strictness::Strict, "WorkloadAttestor \"docker\"", &mut unknown);
+    let keys: Vec<&str> = unknown.refused().iter().map(|key| key.key.as_str()).collect();
+    if !keys.is_empty() {
+        return Err(refused(plugin, &format!("unknown configurations detected: {}", keys.join(","))));
+    }
+    let config = DockerConfig::new(options).map_err(|error| refused(plugin, &error))?;
+    if config.matchers.is_some() {
+        // SPIRE's text.
+        notes.push("Using the legacy container locator with custom cgroup matchers. This feature will be removed in a future release.".to_owned());
+    }
+    Ok(WorkloadAttestorConfig::Docker(config))
 }
 
 fn x509pop(

@@ -43,7 +43,8 @@ fn defaults_are_spires() {
     assert_eq!(config.workload.wait_timeout, Duration::from_secs(2));
     assert_eq!(config.trust, TrustConfig::Insecure);
     assert!(config.admin_socket_path.is_none() && config.health.is_none() && config.telemetry.is_none());
-    assert!(config.unix.unwrap().discover_workload_path);
+    let [WorkloadAttestorConfig::Unix(unix)] = &*config.workload_attestors else { panic!() };
+    assert!(unix.discover_workload_path);
 }
 
 #[test]
@@ -365,4 +366,89 @@ fn node_attestors_are_checked() {
         let message = attestor(name, data).unwrap_err().to_string();
         assert!(message.contains(says), "{message}");
     }
+}
+
+fn workload_attestor(block: &str) -> Result<Config, LoadError> {
+    let unix = "WorkloadAttestor \"unix\" { plugin_data { discover_workload_path = true } }";
+    load_text(&GOOD.replace("EXTRA", "").replace(unix, block), &[])
+}
+
+#[test]
+fn workload_attestors_are_all_taken() {
+    let config = workload_attestor(
+        r#"WorkloadAttestor "systemd" { plugin_data {} }
+        WorkloadAttestor "docker" { plugin_data {
+            docker_socket_path = "unix:///d.sock" podman_socket_path = "unix:///p.sock"
+            podman_socket_path_template = "unix:///u/%d.sock" docker_version = "1.41"
+            use_new_container_locator = true verbose_container_locator_logs = true
+        } }
+        WorkloadAttestor "unix" { plugin_data {} }"#,
+    )
+    .unwrap();
+    let [
+        WorkloadAttestorConfig::Systemd(_),
+        WorkloadAttestorConfig::Docker(docker),
+        WorkloadAttestorConfig::Unix(_),
+    ] = &*config.workload_attestors
+    else {
+        panic!("{:?}", config.workload_attestors)
+    };
+    assert_eq!(docker.docker_socket, PathBuf::from("/d.sock"));
+    assert_eq!(docker.rootless_podman.as_ref().unwrap().of(7), PathBuf::from("/u/7.sock"));
+    assert!(docker.verbose && docker.docker_version.is_some() && docker.matchers.is_none());
+    let legacy = workload_attestor(
+        r#"WorkloadAttestor "docker" { plugin_data {
+            use_new_container_locator = false container_id_cgroup_matchers = ["/docker/<id>"]
+        } }"#,
+    )
+    .unwrap();
+    assert!(legacy.warnings.iter().any(|w| w.starts_with("Using the legacy container locator")));
+}
+
+#[test]
+fn what_the_docker_attestor_cannot_do_is_refused_by_name() {
+    for (data, why) in [
+        ("sigstore { rekor_url = \"https://x\" }", "sigstore is not supported"),
+        ("docker_host = \"npipe:////./pipe/docker_engine\"", "unknown configurations detected: docker_host"),
+        ("docker_socket_path = \"tcp://127.0.0.1:2375\"", "names no Unix socket"),
+        ("container_id_cgroup_matchers = [\"/docker/<id>\"]", "cannot both be used"),
+        ("podman_socket_path_template = \"unix:///x\"", "invalid podman_socket_path_template"),
+    ] {
+        let block = format!("WorkloadAttestor \"docker\" {{ plugin_data {{ {data} }} }}");
+        let error = workload_attestor(&block).unwrap_err().to_string();
+        assert!(error.contains("failed to configure plugin \"docker\"") && error.contains(why), "{error}");
+    }
+    assert!(workload_attestor("WorkloadAttestor \"systemd\" { plugin_data { x = 1 } }").is_err());
+}
+
+#[test]
+fn memory_has_bounds_of_its_own() {
+    let config = with("").unwrap();
+    assert_eq!((config.svid_cache_max_bytes, config.slow_reader_timeout.as_secs()), (usize::MAX, 60));
+    let config =
+        with("experimental { svid_cache_max_bytes = 8388608 slow_reader_timeout = \"5m\" }").unwrap();
+    assert_eq!((config.svid_cache_max_bytes, config.slow_reader_timeout.as_secs()), (8 << 20, 300));
+    assert_eq!(with("experimental { svid_cache_max_bytes = 0 }").unwrap().svid_cache_max_bytes, usize::MAX);
+    for (extra, part) in [
+        ("experimental { svid_cache_max_bytes = -1 }", "must not be negative; 0 is no limit"),
+        ("experimental { slow_reader_timeout = \"500ms\" }", "must be at least 1s"),
+        ("experimental { slow_reader_timeout = \"-1s\" }", "must not be negative"),
+    ] {
+        let error = refusal(extra);
+        assert!(error.contains(part) && error.contains("agent.conf:7:"), "{error}");
+    }
+}
+
+#[test]
+fn calls_can_be_limited_for_each_method() {
+    let limits = with(
+        "experimental { ratelimit { fetch_x509_svid = 1 fetch_jwt_svid = 2 fetch_x509_bundles = 3 \
+         fetch_jwt_bundles = 4 stream_secrets = 5 fetch_secrets = 6 } }",
+    );
+    let limits = limits.unwrap().workload.rate_limits;
+    assert_eq!((limits.fetch_x509_svid, limits.fetch_jwt_svid, limits.fetch_x509_bundles), (1, 2, 3));
+    assert_eq!((limits.fetch_jwt_bundles, limits.stream_secrets, limits.fetch_secrets), (4, 5, 6));
+    assert_eq!(with("").unwrap().workload.rate_limits, Default::default());
+    let error = refusal("experimental { ratelimit { fetch_secrets = -1 } }");
+    assert!(error.contains("experimental.ratelimit.fetch_secrets must not be negative"), "{error}");
 }

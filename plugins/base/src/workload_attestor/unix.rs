@@ -116,9 +116,7 @@ impl Unix {
     }
 
     async fn digest(&self, file: File, pid: i32) -> Result<String, WorkloadAttestError> {
-        let digests = self.digests.clone();
-        let hashed = tokio::task::spawn_blocking(move || digests.of(file)).await;
-        let hashed = hashed.map_err(|error| WorkloadAttestError::Other(error.to_string()))?;
+        let hashed = self.digests.of(file).await;
         hashed.map_err(|error| failed("SHA256 digest", pid, error))
     }
 

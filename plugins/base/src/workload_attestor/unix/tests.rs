@@ -74,7 +74,7 @@ async fn selectors_of_a_real_process() {
     let found = Unix::new(discover.clone()).attest(&caller).await.unwrap();
     let path = fs::canonicalize("/bin/cat").unwrap();
     assert!(found.contains(&format!("path:{}", path.display())), "{found:?}");
-    let digest = Digests::default().of(File::open(&path).unwrap()).unwrap();
+    let digest = Digests::default().of(File::open(&path).unwrap()).await.unwrap();
     assert_eq!(found.last(), Some(&format!("sha256:{digest}")));
 
     let no_digest = UnixConfig { workload_size_limit: -1, ..discover.clone() };
