@@ -24,6 +24,8 @@ mod node_proxy;
 mod raw;
 #[path = "black_box/recovery.rs"]
 mod recovery;
+#[path = "black_box/sds.rs"]
+mod sds;
 #[path = "black_box/sealed.rs"]
 mod sealed;
 #[path = "black_box/slow_readers.rs"]

@@ -149,7 +149,9 @@ fn forget_everything(d: &Deployment) -> Result<()> {
 }
 
 fn goes_through(case: &Case) -> Result<()> {
-    let mut d = Deployment::builder().disk_keys().prepare()?;
+    // As SPIRE's agent, ours ends when it is refused.
+    let exits = "experimental { recover_in_process = false }";
+    let mut d = Deployment::builder().disk_keys().agent_options(exits).prepare()?;
     configure(&d, case)?;
     d.start_server()?;
     d.start_agent_with(&[])?;
