@@ -9,6 +9,8 @@
 
 #[path = "agent/agent.rs"]
 mod agent;
+#[path = "agent/caches.rs"]
+mod caches;
 #[path = "agent/delegated.rs"]
 mod delegated;
 #[path = "agent/recovery.rs"]

@@ -83,6 +83,7 @@ impl SlowReaders {
             }
             let waited = now.saturating_sub(since);
             if waited >= patience && !call.ended.swap(true, Ordering::AcqRel) {
+                metrics::counter!("slow_reader.dropped", "method" => call.method.clone()).increment(1);
                 self.0.tell(&call, "Call ended: its client does not read");
             }
             if waited >= patience.saturating_mul(2)
@@ -112,7 +113,6 @@ impl Shared {
 
     /// A flood of slow readers must not fill the disk.
     fn tell(&self, call: &Call, message: &'static str) {
-        metrics::counter!("slow_reader.dropped", "method" => call.method.clone()).increment(1);
         let now = self.clock.monotonic();
         let held_back = {
             let mut calls = self.calls();

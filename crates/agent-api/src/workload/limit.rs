@@ -41,6 +41,23 @@ const GENERATION: Duration = Duration::from_mins(1);
 
 impl Limiter {
     pub fn new(limits: RateLimits) -> Self {
+        for (method, limit) in [
+            ("/SpiffeWorkloadAPI/FetchX509SVID", limits.fetch_x509_svid),
+            ("/SpiffeWorkloadAPI/FetchJWTSVID", limits.fetch_jwt_svid),
+            ("/SpiffeWorkloadAPI/FetchX509Bundles", limits.fetch_x509_bundles),
+            ("/SpiffeWorkloadAPI/FetchJWTBundles", limits.fetch_jwt_bundles),
+            ("/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets", limits.stream_secrets),
+            ("/envoy.service.secret.v3.SecretDiscoveryService/FetchSecrets", limits.fetch_secrets),
+        ] {
+            if limit > 0 {
+                tracing::info!(
+                    subsystem_name = "endpoints",
+                    method,
+                    limit,
+                    "Workload API/SDS rate limiting enabled"
+                );
+            }
+        }
         Self { limits, buckets: Mutex::default() }
     }
 
@@ -98,5 +115,17 @@ mod tests {
             allows(&two, 200_000);
         }
         assert_eq!(limiter.buckets.lock().unwrap().recent.len(), 1);
+    }
+
+    #[test]
+    fn callers_without_selectors_share_one_bucket_and_both_protocols_of_sds_one_limit() {
+        let limits = RateLimits { stream_secrets: 1, fetch_secrets: 1, ..RateLimits::default() };
+        let limiter = Limiter::new(limits);
+        let nobody = SelectorSet::default();
+        let allows = |method| limiter.allows(method, &nobody, Duration::ZERO);
+        assert!(allows("StreamSecrets") && !allows("StreamSecrets"));
+        assert!(allows("DeltaSecrets") && !allows("DeltaSecrets"));
+        assert!(allows("FetchSecrets") && !allows("FetchSecrets"));
+        assert!((0..9).all(|_| allows("ValidateJWTSVID")), "never limited");
     }
 }

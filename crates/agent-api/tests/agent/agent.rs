@@ -59,6 +59,8 @@ pub struct Options {
     pub recovers: bool,
     /// Instead of `token`.
     pub attestor: Option<Arc<dyn AgentNodeAttestor>>,
+    /// `svid_cache_max_bytes`
+    pub max_bytes: usize,
 }
 
 impl Options {
@@ -73,6 +75,7 @@ impl Options {
             patience: Patience::default(),
             recovers: true,
             attestor: None,
+            max_bytes: usize::MAX,
         }
     }
 }
@@ -128,7 +131,7 @@ impl Agent {
             patience: options.patience,
             recovers: options.recovers,
         };
-        let max_bytes = usize::MAX;
+        let max_bytes = options.max_bytes;
         let cache =
             CacheConfig { trust_domain, max_size: 100, max_bytes, rotation: Default::default(), seed: 1 };
         let state = Arc::new(AgentState::new(cache, 100, clock));

@@ -133,7 +133,7 @@ async fn a_thousand_identities_are_held_in_little_memory() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     thread::sleep(Duration::from_secs(if strict() { 5 } else { 0 }));
-    judge(&d, "1,000 identities", idle, rss(&d)?, 40 * MIB, 28 * MIB)
+    judge(&d, "1,000 identities", idle, rss(&d)?, 40 * MIB, 36 * MIB)
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn a_thousand_open_streams_are_quiet_and_small() -> Result<()> {
     d.entry_for_me("me", "/me")?;
     d.eventually("an identity", LONG, || d.agent_api(&["api", "fetch"]).code == Some(0))?;
     let mut open = clients(&d, MANY)?;
-    judge(&d, "1,000 open streams", idle, rss(&d)?, 40 * MIB, 28 * MIB)?;
+    judge(&d, "1,000 open streams", idle, rss(&d)?, 40 * MIB, 36 * MIB)?;
     if strict() {
         let (before, started) = (cpu(&d)?, Instant::now());
         thread::sleep(Duration::from_secs(30));
@@ -169,7 +169,7 @@ async fn a_thousand_open_streams_are_quiet_and_small() -> Result<()> {
         (cpu(&d)? - before) / 5
     );
     let before = rss(&d)?;
-    judge(&d, "1,000 open streams after 5 updates", idle, before, 40 * MIB, 28 * MIB)?;
+    judge(&d, "1,000 open streams after 5 updates", idle, before, 40 * MIB, 36 * MIB)?;
 
     // All of them come back to the agent that comes next, at once.
     d.agent.as_mut().context("no agent")?.kill();
