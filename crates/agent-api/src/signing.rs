@@ -65,6 +65,10 @@ impl Signing {
         }
     }
 
+    pub(crate) fn link(&self) -> Arc<ServerLink> {
+        self.link.clone()
+    }
+
     /// Signs whatever the cache asks for, as soon as it asks.
     pub async fn run(self: Arc<Self>) {
         let mut batch = BatchSize::default();
@@ -147,11 +151,11 @@ impl Signing {
         let held = cache.svid_count();
         drop(cache);
         self.state.keep_budget();
+        self.state.changed.notify_one();
         metrics::gauge!("lru_cache_svid_map_size", "svid_type" => "X509").set(held as f64);
         for (job, _) in jobs.iter().zip(updated).filter(|(_, updated)| *updated) {
             tracing::debug!(subsystem_name = "cache_manager", entry = &*job.entry.id, spiffe_id = %job.entry.spiffe_id, "SVID updated");
         }
-        self.state.changed.notify_one();
         true
     }
 
@@ -240,11 +244,11 @@ impl Signing {
                 cache.len()
             };
             this.state.keep_budget();
+            this.state.changed.notify_one();
             metrics::gauge!("jwt_svid_cache_size").set(held as f64);
             Ok(token)
         };
         let flight = flight.boxed().shared();
-            this.state.changed.notify_one();
         if let Some(weak) = flight.downgrade() {
             flights.insert(key.clone(), weak);
         }

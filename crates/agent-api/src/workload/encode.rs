@@ -1,12 +1,15 @@
 //! The Workload API's messages, written by hand so that a key is copied once and the same content always gives the
 //! same bytes (maps sorted).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use steeple_agent_core::Entry;
 use steeple_agent_core::cache::{Content, Identity};
+use steeple_agent_core::wit_cache::Held;
 use steeple_spiffe::bundle::Bundle;
 use zeroize::Zeroizing;
 
-use steeple_agent_core::wit_cache::Held;
 /// X509SVIDResponse (Workload API §5.2.1). One entry per identity, in entry id order; CRLs are never sent. It holds
 /// private keys: measured first, so that it is written once and never moved, and wiped when the last holder drops it.
 pub(super) fn x509_svid(content: &Content) -> Bytes {
@@ -39,9 +42,6 @@ pub(super) fn jwt_bundles(own: &Bundle, federated: &[impl AsRef<Bundle>]) -> Byt
     bundles(1, own, federated, |bundle| bundle.to_jwks_json().into_bytes())
 }
 
-fn bundles(
-    field: u32,
-    own: &Bundle,
 /// WITSVIDResponse (§7.2.1), in entry id order. It holds private keys, as [`x509_svid`]'s.
 pub(super) fn wit_svid(identities: &[(Arc<Entry>, Held)]) -> Bytes {
     write(&|out| {
@@ -61,6 +61,9 @@ pub(super) fn wit_bundles(own: &Bundle, federated: &[impl AsRef<Bundle>]) -> Byt
     bundles(1, own, federated, |bundle| bundle.to_wit_jwks_json().into_bytes())
 }
 
+fn bundles(
+    field: u32,
+    own: &Bundle,
     federated: &[impl AsRef<Bundle>],
     form: impl Fn(&Bundle) -> Vec<u8>,
 ) -> Bytes {
