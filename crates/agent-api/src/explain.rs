@@ -79,6 +79,7 @@ struct Facts<'a> {
     expired: Vec<Arc<Entry>>,
     revision: u64,
     log_id: String,
+    entry_count: usize,
     answer: Answer,
     now: i64,
 }
@@ -141,6 +142,7 @@ impl Explain {
         let inner = &*self.0;
         let workload = self.workload(&asked.about).await;
         let (findings, revision, log_id) = self.look(asked, &workload);
+        let entry_count = inner.state.view().entry_count();
         let answer = if workload.gone.is_some() {
             Answer::NotAsked
         } else {
@@ -159,6 +161,7 @@ impl Explain {
             expired: expired.collect(),
             revision,
             log_id,
+            entry_count,
             answer,
             now: inner.state.clock.now(),
         };

@@ -76,6 +76,7 @@ pub fn look<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>, question: Questio
             let to = if entry.store_svid { &mut findings.stored } else { &mut findings.matched };
             to.push(entry.clone());
         } else if !entry.store_svid
+            && !is_name_of_agent(entry)
             && let Some(near) = near_miss(entry, question)
         {
             findings.near.push(near);
@@ -91,6 +92,11 @@ pub fn look<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>, question: Questio
     findings.near.sort_by_cached_key(|near| near.rank());
     findings.near.truncate(MOST_NEAR);
     findings
+}
+
+/// A join token gives its agent another name by an entry that no workload has the selector of.
+fn is_name_of_agent(entry: &Entry) -> bool {
+    entry.selectors.iter().any(|selector| selector.kind() == "spiffe_id")
 }
 
 fn near_miss(entry: &Arc<Entry>, question: Question<'_>) -> Option<NearMiss> {
@@ -129,9 +135,15 @@ fn cause(missing: &[Selector], question: Question<'_>) -> Cause {
 
 impl NearMiss {
     /// The smaller, the more telling: little missing before much, much held before little.
-    fn rank(&self) -> (usize, Cause, usize, Arc<str>) {
+    fn rank(&self) -> (usize, usize, Cause, usize, Arc<str>) {
         let held = self.entry.selectors.len() - self.missing.len();
-        (self.missing.len(), self.cause.clone(), usize::MAX - held, self.entry.id.clone())
+        let certainty = match self.cause {
+            Cause::Typo(_) | Cause::AttestorFailed(_) => 0,
+            _ if held > 0 => 1,
+            // All entries for other attestors.
+            _ => 2,
+        };
+        (certainty, self.missing.len(), self.cause.clone(), usize::MAX - held, self.entry.id.clone())
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn response(facts: &Facts<'_>) -> pb::WhyResponse {
             revision: facts.revision,
             log_id: facts.log_id.clone(),
             last_sync: facts.state.last_sync(),
-            entries: i64::try_from(facts.state.view().entry_count()).unwrap_or(i64::MAX),
+            entries: i64::try_from(facts.entry_count).unwrap_or(i64::MAX),
             ..pb::AgentView::default()
         }),
         server: Some(server(facts)),
@@ -333,7 +333,7 @@ fn about_the_server(facts: &Facts<'_>, reasons: &mut Vec<Told>) {
             Reason::NoEntry,
             format!(
                 "None of the {} entries of this agent is for {what}, not even nearly.",
-                facts.state.view().entry_count()
+                facts.entry_count
             ),
         ));
         if let Answer::Cannot = facts.answer {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use steeple_datastore::model::Agent;
+use steeple_datastore::model::{Agent, Selector};
 use steeple_spiffe::SpiffeId;
 
 use super::EntryIndex;
@@ -72,16 +72,19 @@ impl EntryIndex {
         ids
     }
 
-    /// Other names that an attested agent goes by.
+    /// Other names that an attested agent goes by: of aliases, and of the entry that its join token made.
     pub fn aliases_of(&self, agent: &SpiffeId) -> Vec<SpiffeId> {
-        let Some(at) = self.nodes.find(agent).and_then(|node| self.nodes.get(node).agent) else {
-            return Vec::new();
-        };
-        let slot = self.agents.get(at);
+        let Some(node) = self.nodes.find(agent).map(|node| self.nodes.get(node)) else { return Vec::new() };
+        let Some(slot) = node.agent.map(|at| self.agents.get(at)) else { return Vec::new() };
         let candidates = self.selectors.candidates(&slot.selectors).into_iter();
         let aliases = candidates.filter(|alias| self.goes_by(slot, *alias));
+        let own = Selector::new("spiffe_id", agent.as_str());
+        let children = node.children.iter().filter_map(|at| self.edges.find(at));
+        let names = children.filter(|edge| *edge.entry.selectors == [own.clone()]);
         let mut ids: Vec<SpiffeId> = aliases
-            .filter_map(|alias| self.edges.find(alias).map(|edge| edge.entry.spiffe_id.clone()))
+            .filter_map(|alias| self.edges.find(alias))
+            .chain(names)
+            .map(|edge| edge.entry.spiffe_id.clone())
             .collect();
         ids.sort();
         ids.dedup();
