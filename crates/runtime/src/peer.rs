@@ -1,7 +1,9 @@
 //! A caller is a process, not a number (DESIGN §3.9).
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io::{self, Read as _},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt,
@@ -24,7 +26,8 @@ pub struct Peer {
     pub uid: u32,
     pub gid: u32,
     pidfd: OwnedFd,
-    started: u64,
+    /// When it started, if the pidfd was opened by number: `None` where the kernel gave it with the socket.
+    started: Option<u64>,
 }
 
 /// What tonic hands to a handler: `request.extensions().get::<PeerInfo>()`.
@@ -57,7 +60,7 @@ impl Peer {
     pub fn of_socket(socket: BorrowedFd<'_>) -> Result<Self, PeerError> {
         let credentials = sys::peer_credentials(socket).map_err(PeerError::Credentials)?;
         match sys::peer_pidfd(socket) {
-            Ok(pidfd) => Self::held(credentials, pidfd),
+            Ok(pidfd) => Self::held(credentials, pidfd, false),
             Err(err) if err.raw_os_error() == Some(libc::ENOPROTOOPT) => Self::by_number(credentials),
             // The kernel answers these when the process had ended before we asked.
             Err(err) if matches!(err.raw_os_error(), Some(libc::ESRCH | libc::EINVAL | libc::ENODATA)) => {
@@ -75,7 +78,7 @@ impl Peer {
         let status =
             std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|err| gone_or(pid, err))?;
         let (uid, gid) = (effective_id(&status, "Uid:"), effective_id(&status, "Gid:"));
-        Self::held(sys::Credentials { pid, uid, gid }, pidfd)
+        Self::held(sys::Credentials { pid, uid, gid }, pidfd, true)
     }
 
     /// For kernels without SO_PEERPIDFD. Between connect and pidfd_open the number may pass to another process; one
@@ -86,15 +89,16 @@ impl Peer {
             rustix::io::Errno::SRCH => PeerError::Gone { pid: credentials.pid },
             err => PeerError::Credentials(err.into()),
         })?;
-        Self::held(credentials, pidfd)
+        Self::held(credentials, pidfd, true)
     }
 
-    fn held(credentials: sys::Credentials, pidfd: OwnedFd) -> Result<Self, PeerError> {
+    fn held(credentials: sys::Credentials, pidfd: OwnedFd, by_number: bool) -> Result<Self, PeerError> {
         let sys::Credentials { pid, uid, gid } = credentials;
         if pid == 0 {
             return Err(PeerError::OtherNamespace);
         }
-        let started = start_time(pid).map_err(|source| gone_or(pid, source))?;
+        let started =
+            by_number.then(|| start_time(pid)).transpose().map_err(|source| gone_or(pid, source))?;
         let peer = Self { pid, uid, gid, pidfd, started };
         peer.still_here()?;
         Ok(peer)
@@ -102,15 +106,25 @@ impl Peer {
 
     /// Errors once the process has ended, or is not the one that connected. Call it after each look at
     /// [`proc_dir`](Self::proc_dir): what was read then belongs to the caller.
+    ///
+    /// The number cannot pass to another process before this one has ended, and that is looked at last: it holds for
+    /// all that was read before. Two system calls: every call of the Workload API asks several times.
     pub fn still_here(&self) -> Result<(), PeerError> {
+        let looked = self.same_owner().and_then(|()| self.same_start());
         if self.has_exited().map_err(|source| PeerError::Proc { pid: self.pid, source })? {
             return Err(PeerError::Gone { pid: self.pid });
         }
+        looked
+    }
+
+    fn same_start(&self) -> Result<(), PeerError> {
+        let Some(started) = self.started else { return Ok(()) };
+        let now = start_time(self.pid).map_err(|source| gone_or(self.pid, source))?;
+        if now == started { Ok(()) } else { Err(PeerError::Replaced { pid: self.pid }) }
+    }
+
+    fn same_owner(&self) -> Result<(), PeerError> {
         let dir = std::fs::metadata(self.proc_dir()).map_err(|source| gone_or(self.pid, source))?;
-        let started = start_time(self.pid).map_err(|source| gone_or(self.pid, source))?;
-        if started != self.started {
-            return Err(PeerError::Replaced { pid: self.pid });
-        }
         // A process that is not dumpable has its files in /proc owned by root; its status tells the truth.
         let owned = (dir.uid(), dir.gid()) == (self.uid, self.gid);
         if !owned && self.effective_ids()? != (self.uid, self.gid) {
@@ -165,7 +179,7 @@ impl Peer {
     }
 
     fn read(&self, file: &str) -> Result<String, PeerError> {
-        std::fs::read_to_string(self.proc_dir().join(file)).map_err(|source| gone_or(self.pid, source))
+        read_at_once(&self.proc_dir().join(file)).map_err(|source| gone_or(self.pid, source))
     }
 
     /// A pidfd becomes readable when its process ends.
@@ -199,9 +213,19 @@ fn effective_id(status: &str, key: &str) -> u32 {
     line.split_whitespace().nth(1).and_then(|id| id.parse().ok()).unwrap_or(u32::MAX)
 }
 
+/// Files of /proc tell no size, and `read_to_string` begins with 32 bytes then: half a dozen system calls.
+fn read_at_once(path: &Path) -> io::Result<String> {
+    let mut text = String::with_capacity(PROC_FILE);
+    File::open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Longer than `status` and `stat` of most processes.
+const PROC_FILE: usize = 4096;
+
 /// Field 22 of /proc/<pid>/stat: ticks from boot to the start of the process.
 fn start_time(pid: i32) -> io::Result<u64> {
-    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"))?;
+    let stat = read_at_once(&Path::new("/proc").join(pid.to_string()).join("stat"))?;
     parse_start_time(&stat).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is not understood"))
     })
