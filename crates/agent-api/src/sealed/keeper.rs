@@ -122,6 +122,8 @@ impl Sealed {
                 keeper.failures = 0;
                 metrics::counter!("sealed_state_writes", "status" => "OK").increment(1);
                 metrics::gauge!("sealed_state_bytes").set(bytes as f64);
+                let (x509_svids, jwt_svids) = keeper.tracker.svid_counts();
+                tracing::debug!(subsystem_name = "sealed_state", bytes, x509_svids, jwt_svids, "Agent state written");
                 Ok(clock::monotonic() - started)
             }
             Err(error) => {

@@ -89,7 +89,11 @@ fn what_is_restored_is_served_without_a_signature_and_nothing_that_has_ended() {
         std::iter::from_fn(|| cache.take_jobs(1, crate::cache::Priority::Prefetch, now).pop())
             .map(|job| job.entry.id.to_string())
             .collect();
-    assert_eq!(jobs, ["ended", "2", "other"], "what is missing, then what was to be replaced, and nothing else");
+    assert_eq!(
+        jobs,
+        ["ended", "2", "other"],
+        "what is missing, then what was to be replaced, and nothing else"
+    );
 }
 
 #[test]

@@ -63,6 +63,11 @@ pub struct Tracker {
 }
 
 impl Tracker {
+    /// X.509-SVIDs and JWT-SVIDs told of and still held.
+    pub fn svid_counts(&self) -> (usize, usize) {
+        (self.svids.len(), self.tokens.len())
+    }
+
     /// Adds what the view changed. One engine at a time: each is looked at under a lock of its own.
     pub fn view(&mut self, view: &View, to: &mut Increment) {
         let position = (view.revision(), view.log_id().to_owned());
