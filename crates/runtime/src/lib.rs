@@ -31,6 +31,7 @@ pub mod logs;
 pub mod metrics;
 pub mod peer;
 pub mod ratelimit;
+pub mod reason;
 pub mod shutdown;
 pub mod signals;
 pub mod slow_reader;
