@@ -23,6 +23,11 @@ const COMMANDS: &[Command] = &[
     client::<api::FetchX509>("api fetch", "Same as api fetch x509"),
     client::<api::FetchJwt>("api fetch jwt", "Fetches JWT-SVIDs for an audience from the Workload API"),
     client::<api::FetchX509>("api fetch x509", "Fetches X.509-SVIDs from the Workload API"),
+    Command {
+        name: "api mtls-check",
+        about: "Does a handshake with a peer and says why it fails",
+        run: Run::With(api::mtls_check::command),
+    },
     client::<api::ValidateJwt>("api validate jwt", "Has the Workload API validate a JWT-SVID"),
     client::<api::Watch>("api watch", "Shows X.509-SVIDs each time the Workload API sends them"),
     client::<debug::GetInfo>("debug getinfo", "Shows the last sync, caches and the agent's own SVID"),

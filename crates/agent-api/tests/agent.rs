@@ -13,6 +13,8 @@ mod agent;
 mod caches;
 #[path = "agent/delegated.rs"]
 mod delegated;
+#[path = "agent/explain.rs"]
+mod explain;
 #[path = "agent/recovery.rs"]
 mod recovery;
 #[path = "agent/secrets.rs"]

@@ -5,6 +5,7 @@
 
 mod client;
 mod identity;
+mod probe;
 mod server;
 mod servers;
 mod verify;
@@ -12,6 +13,7 @@ mod web;
 
 pub use client::{ClientTls, ServerTrust};
 pub use identity::{IdentityError, LiveBundles, LiveIdentity};
+pub use probe::{Failure as ProbeFailure, Probe, probe};
 pub use server::{ServerTls, TlsIncoming, TlsPeer, TlsStream};
 pub use servers::Servers;
 pub(crate) use verify::refusal_in;

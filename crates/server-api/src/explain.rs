@@ -181,12 +181,14 @@ impl Asked {
         entries: &[pb::EntryFinding],
         setting: &Setting,
     ) -> Vec<pb::Reason> {
-        let mut reasons: Vec<pb::Reason> = agent.and_then(|agent| wrong_with(agent, setting.now)).into_iter().collect();
+        let mut reasons: Vec<pb::Reason> =
+            agent.and_then(|agent| wrong_with(agent, setting.now)).into_iter().collect();
         let about_entries = !self.entry_id.is_empty() || self.spiffe_id.is_some() || self.has.is_some();
         if !about_entries {
             return reasons;
         }
-        let serves = |entry: &&pb::EntryFinding| entry.reasons.iter().all(|reason| !entry::blocks(&reason.code));
+        let serves =
+            |entry: &&pb::EntryFinding| entry.reasons.iter().all(|reason| !entry::blocks(&reason.code));
         if let Some(entry) = entries.iter().find(serves)
             && reasons.is_empty()
         {
@@ -207,7 +209,11 @@ impl Asked {
         match &self.spiffe_id {
             Some(id) if id.trust_domain() != setting.trust_domain => told(
                 Reason::ForeignTrustDomain,
-                format!("{id} is of trust domain {}, this server of {}.", id.trust_domain(), setting.trust_domain),
+                format!(
+                    "{id} is of trust domain {}, this server of {}.",
+                    id.trust_domain(),
+                    setting.trust_domain
+                ),
             ),
             Some(id) => told(Reason::NoEntry, format!("No entry gives {id}.")),
             None if !self.entry_id.is_empty() => {
@@ -226,8 +232,9 @@ fn wrong_with(agent: &pb::AgentFinding, now: i64) -> Option<pb::Reason> {
     if agent.banned {
         return Some(told(Reason::AgentBanned, format!("Agent {id} is banned.")));
     }
-    (agent.svid_expires_at <= now)
-        .then(|| told(Reason::AgentExpired, format!("The SVID of agent {id} ran out: it no longer renews it.")))
+    (agent.svid_expires_at <= now).then(|| {
+        told(Reason::AgentExpired, format!("The SVID of agent {id} ran out: it no longer renews it."))
+    })
 }
 
 fn agent_finding(index: &EntryIndex, id: &SpiffeId) -> pb::AgentFinding {

@@ -8,6 +8,8 @@ mod cilium;
 mod cilium_agent;
 #[path = "black_box/cilium_operator.rs"]
 mod cilium_operator;
+#[path = "black_box/containers.rs"]
+mod containers;
 #[path = "black_box/envoy.rs"]
 mod envoy;
 #[path = "black_box/envoys.rs"]
@@ -30,3 +32,7 @@ mod sds;
 mod sealed;
 #[path = "black_box/slow_readers.rs"]
 mod slow_readers;
+#[path = "black_box/bad_input.rs"]
+mod bad_input;
+#[path = "black_box/no_keys.rs"]
+mod no_keys;

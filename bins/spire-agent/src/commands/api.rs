@@ -2,6 +2,7 @@
 
 mod explain;
 mod fetch_jwt;
+pub mod mtls_check;
 mod fetch_x509;
 mod svids;
 mod validate_jwt;

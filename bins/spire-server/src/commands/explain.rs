@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn text() {
-        let reason = Reason { code: "PARENT_NOT_REACHED".into(), text: "No way.".into(), what_to_do: "Do.".into() };
+        let reason =
+            Reason { code: "PARENT_NOT_REACHED".into(), text: "No way.".into(), what_to_do: "Do.".into() };
         let answer = RegistrationsResponse {
             reasons: vec![reason.clone()],
             revision: 4,
@@ -154,7 +155,12 @@ mod tests {
                 chain: vec!["spiffe://td/p".into(), "spiffe://td/a".into()],
                 agents: vec!["spiffe://td/a".into()],
                 agent_count: 2,
-                lifetime: Some(Lifetime { default_ttl: 3600, ttl: 60, authority_expires_at: 60, ..Lifetime::default() }),
+                lifetime: Some(Lifetime {
+                    default_ttl: 3600,
+                    ttl: 60,
+                    authority_expires_at: 60,
+                    ..Lifetime::default()
+                }),
                 reasons: vec![reason],
                 ..EntryFinding::default()
             }],

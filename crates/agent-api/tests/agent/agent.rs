@@ -269,7 +269,7 @@ pub async fn connect(path: PathBuf) -> SpiffeWorkloadApiClient<Channel> {
     SpiffeWorkloadApiClient::new(channel(path).await)
 }
 
-async fn channel(path: PathBuf) -> Channel {
+pub async fn channel(path: PathBuf) -> Channel {
     Endpoint::from_static("http://localhost")
         .connect_with_connector(tower::service_fn(move |_| {
             let path = path.clone();

@@ -14,6 +14,10 @@ use steeple_proto::spire::api::server::entry::v1 as entry;
 use steeple_proto::spire::api::server::svid::v1 as svid;
 use steeple_proto::spire::api::types;
 use steeple_proto::steeple::agent::v1 as push;
+use steeple_proto::steeple::server::v1::explain_server::{Explain, ExplainServer};
+use steeple_proto::steeple::server::v1::{
+    ForAgentRequest, ForAgentResponse, RegistrationsRequest, RegistrationsResponse,
+};
 use steeple_runtime::clock::{Clock, FakeClock};
 use steeple_runtime::grpc;
 use steeple_runtime::tls::{LiveBundles, LiveIdentity, ServerTls, TlsPeer};
@@ -46,10 +50,14 @@ pub struct Server {
     pub attestations: AtomicUsize,
     pub renewals: AtomicUsize,
     pub jwts: AtomicUsize,
+    /// Asked for a JWT-SVID, it never answers.
+    pub hangs: AtomicBool,
     pub wits: AtomicUsize,
     /// The feature flag `wit-svid` is off.
     pub without_wit: AtomicBool,
     pub watches: AtomicUsize,
+    /// What it says to an agent that asks why.
+    pub explains: Mutex<Option<ForAgentResponse>>,
     /// Whether agents are banned, and how often one was told so when it attested.
     pub banned: AtomicBool,
     pub refused: AtomicUsize,
@@ -135,9 +143,11 @@ impl Server {
             attestations: AtomicUsize::new(0),
             renewals: AtomicUsize::new(0),
             jwts: AtomicUsize::new(0),
+            hangs: AtomicBool::new(false),
             wits: AtomicUsize::new(0),
             without_wit: AtomicBool::new(false),
             watches: AtomicUsize::new(0),
+            explains: Mutex::default(),
             banned: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
             away: AtomicBool::new(false),
@@ -161,6 +171,7 @@ impl Server {
             .add_service(bundle::bundle_server::BundleServer::from_arc(server.clone()))
             .add_service(entry::entry_server::EntryServer::from_arc(server.clone()))
             .add_service(svid::svid_server::SvidServer::from_arc(server.clone()))
+            .add_service(ExplainServer::from_arc(server.clone()))
             .add_service(push::sync_server::SyncServer::from_arc(server.clone()))
             .serve_with_incoming(tls.incoming(listener));
         super::spawn(async move { drop(serving.await) });
@@ -346,6 +357,18 @@ fn denied(reason: types::permission_denied_details::Reason) -> Status {
     };
     let details = RpcStatus { details: vec![any] }.encode_to_vec();
     Status::with_details(Code::PermissionDenied, "agent refused", details.into())
+}
+
+#[tonic::async_trait]
+impl Explain for Server {
+    async fn registrations(&self, _: Request<RegistrationsRequest>) -> Answer<RegistrationsResponse> {
+        no()
+    }
+
+    async fn for_agent(&self, request: Request<ForAgentRequest>) -> Answer<ForAgentResponse> {
+        self.authorize(&request)?;
+        self.explains.lock().unwrap().clone().map_or_else(no, |answer| Ok(Response::new(answer)))
+    }
 }
 
 fn no<T>() -> Answer<T> {
@@ -670,6 +693,9 @@ impl svid::svid_server::Svid for Server {
         self.authorize(&request)?;
         if !self.signing.load(Ordering::SeqCst) {
             return Err(Status::unknown("the CA is not ready"));
+        }
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
         }
         self.jwts.fetch_add(1, Ordering::SeqCst);
         let request = request.into_inner();

@@ -135,7 +135,7 @@ fn server_name() -> io::Result<ServerName<'static>> {
 }
 
 #[derive(Debug)]
-struct Shown(LiveIdentity);
+pub(super) struct Shown(pub LiveIdentity);
 
 impl ResolvesClientCert for Shown {
     fn resolve(&self, _issuers: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {

@@ -34,7 +34,8 @@ const MOST_AGENTS: usize = 20;
 
 impl Has {
     fn missing<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = String> + 'a {
-        let lacks = |one: &&Selector| !self.0.get(&one.kind).is_some_and(|values| values.contains(&one.value));
+        let lacks =
+            |one: &&Selector| !self.0.get(&one.kind).is_some_and(|values| values.contains(&one.value));
         entry.selectors.iter().filter(lacks).map(ToString::to_string)
     }
 
@@ -80,10 +81,17 @@ pub(super) fn finding(
     let id = &entry.id;
     if entry.spiffe_id.trust_domain() != setting.trust_domain {
         let own = &setting.trust_domain;
-        reasons.push(told(Reason::ForeignTrustDomain, format!("Entry {id} is of trust domain {}, this server of {own}.", entry.spiffe_id.trust_domain())));
+        reasons.push(told(
+            Reason::ForeignTrustDomain,
+            format!(
+                "Entry {id} is of trust domain {}, this server of {own}.",
+                entry.spiffe_id.trust_domain()
+            ),
+        ));
     }
     if !missing.is_empty() {
-        let text = format!("Entry {id} ({}) asks for {}, which is not there.", entry.spiffe_id, missing.join(", "));
+        let text =
+            format!("Entry {id} ({}) asks for {}, which is not there.", entry.spiffe_id, missing.join(", "));
         reasons.push(told(Reason::SelectorMissing, text));
     }
     if !reached {
@@ -98,7 +106,10 @@ pub(super) fn finding(
     }
     let asked = if lifetime.entry_ttl == 0 { lifetime.default_ttl } else { lifetime.entry_ttl };
     if lifetime.ttl < asked {
-        let text = format!("SVIDs of entry {id} live {} s instead of {asked} s: the authority ends then.", lifetime.ttl);
+        let text = format!(
+            "SVIDs of entry {id} live {} s instead of {asked} s: the authority ends then.",
+            lifetime.ttl
+        );
         reasons.push(told(Reason::TtlClamped, text));
     }
     for trust_domain in entry.federates_with.iter().filter(|td| !setting.bundles.contains_key(*td)) {
@@ -107,7 +118,10 @@ pub(super) fn finding(
     }
     if entry.admin || entry.downstream {
         let flag = if entry.admin { "admin" } else { "downstream" };
-        reasons.push(told(Reason::DelegateWithheld, format!("Entry {id} has `{flag}`: delegates never receive it.")));
+        reasons.push(told(
+            Reason::DelegateWithheld,
+            format!("Entry {id} has `{flag}`: delegates never receive it."),
+        ));
     }
     pb::EntryFinding {
         entry_id: entry.id.clone(),
@@ -139,7 +153,10 @@ fn not_reached(index: &EntryIndex, entry: &Entry, agent: Option<&SpiffeId>) -> S
                 .chain(index.aliases_of(agent))
                 .map(|name| name.to_string())
                 .collect();
-            format!("The parent {parent} of entry {id} does not lead to the agent, which goes by {}.", names.join(", "))
+            format!(
+                "The parent {parent} of entry {id} does not lead to the agent, which goes by {}.",
+                names.join(", ")
+            )
         }
         None => format!("The parent {parent} of entry {id} leads to no attested agent."),
     }

@@ -325,3 +325,32 @@ proptest! {
         play(ops);
     }
 }
+
+#[test]
+fn the_way_from_an_entry_to_its_agents_is_told() {
+    let mut index = EntryIndex::new(trust_domain());
+    index.set_agent(agent(AGENT, &["a", "b"]));
+    index.set_agent(agent("/spire/agent/two", &["a"]));
+    index.set_entry(entry("alias", SERVER, "/nodes", &["a", "b"]));
+    index.set_entry(entry("mid", "/nodes", "/mid", &["x"]));
+    index.set_entry(entry("leaf", "/mid", "/leaf", &["x"]));
+    index.set_entry(entry("lost", "/nowhere", "/lost", &["x"]));
+    // Two that are each other's parent.
+    index.set_entry(entry("round", "/about", "/round", &["x"]));
+    index.set_entry(entry("about", "/round", "/about", &["x"]));
+    let named = Entry { selectors: vec![Selector::new("spiffe_id", id(AGENT).as_str())], ..entry("token", AGENT, "/mine", &[]) };
+    index.set_entry(named);
+    let (one, two) = (id(AGENT), id("/spire/agent/two"));
+    assert_eq!(index.lineage(&one, "leaf"), Some(vec![id("/mid"), id("/nodes"), one.clone()]));
+    assert_eq!(index.lineage(&one, "token"), Some(vec![one.clone()]));
+    assert_eq!(index.agents_of("leaf"), [one.clone()]);
+    assert_eq!(index.agents_of("alias"), [one.clone()]);
+    for lost in ["lost", "round", "about", "alias", "no such entry"] {
+        assert_eq!(index.lineage(&one, lost), None, "{lost}");
+    }
+    assert_eq!(index.lineage(&two, "leaf"), None);
+    assert_eq!(index.agents_of("lost"), []);
+    assert_eq!(index.aliases_of(&one), [id("/mine"), id("/nodes")]);
+    assert_eq!(index.aliases_of(&two), []);
+    assert!(index.is_alias("alias") && !index.is_alias("leaf"));
+}

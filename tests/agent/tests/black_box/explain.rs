@@ -281,22 +281,36 @@ async fn an_attestor_that_fails_is_named() -> Result<()> {
     if !is_root() {
         return Ok(());
     }
-    let unix =
-        "WorkloadAttestor \"unix\" { plugin_data { discover_workload_path = true workload_size_limit = 1 } }";
-    let d = Deployment::builder().workload_attestor(unix).start_with_agent()?;
+    // The agent asks itself for its health: the limit is above its size.
+    let limit = Deployment::builder().prepare()?.program("spire-agent").metadata()?.len();
+    let unix = format!(
+        "WorkloadAttestor \"unix\" {{ plugin_data {{ discover_workload_path = true workload_size_limit = {limit} }} }}"
+    );
+    let d = Deployment::builder().workload_attestor(&unix).start_with_agent()?;
     entry(&d, "web", NODE, &["unix:uid:0"], &[])?;
-    let pid = me();
+    let program = d.path("large");
+    std::fs::copy("/bin/sleep", &program)?;
+    std::fs::File::options().write(true).open(&program)?.set_len(limit + 1)?;
+    let workload = Ended(Command::new(&program).arg("600").spawn()?);
+    let pid = workload.0.id().to_string();
     let told = eventually_why(&d, &["-pid", &pid], "ATTESTATION_FAILED")?;
     ensure!(told.text("ATTESTATION_FAILED").contains("unix: "), "{told:?}");
     ensure!(!told.answer["attestors"][0]["error"].as_str().unwrap_or_default().is_empty(), "{told:?}");
     eventually_codes(&d, &["-pid", &pid], &["ATTESTATION_FAILED", "ATTESTOR_FAILED"])?;
-    let refused = refusal(&d).await?;
-    ensure!(
-        (refused.code(), refused.message()) == (Code::Unavailable, "workload attestation failed"),
-        "{refused:?}"
-    );
-    ensure!(reason(&refused)? == "ATTESTATION_FAILED", "{refused:?}");
+    drop(workload);
+    let told = eventually_why(&d, &["-pid", &pid], "CALLER_GONE")?;
+    ensure!(told.codes() == ["CALLER_GONE"] && told.code == Some(1), "{told:?}");
     Ok(())
+}
+
+/// It is killed with its owner.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
 }
 
 fn eventually_codes(d: &Deployment, args: &[&str], codes: &[&str]) -> Result<()> {
@@ -314,21 +328,32 @@ async fn a_server_that_is_behind_or_away_is_named() -> Result<()> {
     }
     let mut d = Deployment::builder().disk_keys().start_with_agent()?;
     let nobody = ["-selector", "unix:uid:4242"];
-    // 8: the server is put back to an older state: what is written there never reaches the agent.
-    let database = d.path("server/datastore.sqlite3");
-    let kept = d.path("kept.sqlite3");
+    // 8: the server's whole folder is put back to an older state: what is written there never reaches the agent.
+    let files = ["datastore.sqlite3", "datastore.sqlite3-steeple"];
+    let (server, kept) = (d.path("server"), d.path("kept"));
+    std::fs::create_dir(&kept)?;
     d.server.as_mut().context("no server")?.terminate()?;
-    std::fs::copy(&database, &kept)?;
-    d.start_server()?;
-    for i in 0..8 {
-        entry(&d, &format!("later-{i}"), NODE, &["unix:uid:7"], &[])?;
+    for file in files {
+        std::fs::copy(server.join(file), kept.join(file))?;
     }
+    d.start_server()?;
+    let one = |i: usize| {
+        serde_json::json!({
+            "spiffe_id": format!("spiffe://example.org/later-{i}"), "parent_id": NODE,
+            "selectors": [{"type": "unix", "value": "uid:7"}],
+        })
+    };
+    let later = serde_json::json!({"entries": (0..60).map(one).collect::<Vec<_>>()});
+    std::fs::write(d.path("later.json"), later.to_string())?;
+    d.server_ok(&["entry", "create", "-data", &d.path("later.json").to_string_lossy()])?;
     eventually_why(&d, &["-selector", "unix:uid:7"], "ISSUED")?;
     d.server.as_mut().context("no server")?.terminate()?;
-    for leftover in ["-wal", "-shm"] {
-        let _ = std::fs::remove_file(d.path(&format!("server/datastore.sqlite3{leftover}")));
+    for leftover in ["datastore.sqlite3-wal", "datastore.sqlite3-shm"] {
+        let _ = std::fs::remove_file(server.join(leftover));
     }
-    std::fs::copy(&kept, &database)?;
+    for file in files {
+        std::fs::copy(kept.join(file), server.join(file))?;
+    }
     d.start_server()?;
     let told = eventually_why(&d, &nobody, "SERVER_STALE")?;
     let (ours, theirs) = (&told.answer["agent"]["revision"], &told.answer["server"]["revision"]);
@@ -388,5 +413,70 @@ fn others_than_root_are_told_of_themselves_only() -> Result<()> {
         ensure!(answer["near_misses"][0]["entry_id"] == "mine", "{answer}");
         ensure!(!told.stdout.contains("secret") && !told.stdout.contains("almost"), "{answer}");
     }
+    Ok(())
+}
+
+/// Says something on each connection, or nothing.
+fn listener(says: Option<&'static [u8]>) -> Result<String> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            if let Some(says) = says {
+                let _ = std::io::Write::write_all(&mut stream, says);
+            }
+        }
+    });
+    Ok(address)
+}
+
+#[test]
+fn mtls_check_says_why_a_handshake_fails() -> Result<()> {
+    let d = Deployment::builder().start_with_agent()?;
+    d.entry_for_me("me", "/me")?;
+    let server = format!("127.0.0.1:{}", d.port());
+    let check = |args: &[&str]| -> Result<Why> {
+        let ran = d.agent_api(&[&["api", "mtls-check", args[0], "-output", "json"], &args[1..]].concat());
+        let answer = serde_json::from_str(&ran.stdout).with_context(|| format!("no answer: {ran:?}"))?;
+        Ok(Why { code: ran.code, answer })
+    };
+    let id = "spiffe://example.org/spire/server";
+    let mut last = None;
+    let good = || check(&[&server, "-spiffeID", id]).is_ok_and(|told| last.insert(told).first() == "MTLS_OK");
+    d.eventually("a good handshake", LONG, good).with_context(|| format!("{last:#?}"))?;
+    let told = last.context("no answer")?;
+    ensure!(told.code == Some(0) && told.answer["ok"] == true, "{told:?}");
+    ensure!(told.answer["peer"]["version"] == "TLSv1_3", "{told:?}");
+    ensure!(told.answer["peer"]["key_exchange"] == "X25519MLKEM768", "{told:?}");
+    ensure!(told.answer["peer"]["chain"][0]["uri_sans"][0] == id, "{told:?}");
+
+    let told = check(&[&server, "-spiffeID", "spiffe://example.org/other"])?;
+    ensure!((told.first(), told.code) == ("WRONG_SPIFFE_ID", Some(1)), "{told:?}");
+    let closed = format!("127.0.0.1:{}", steeple_e2e::free_port()?);
+    let told = check(&[&closed])?;
+    ensure!((told.first(), told.code) == ("CONNECT_FAILED", Some(1)), "{told:?}");
+    let told = check(&[&listener(Some(b"SSH-2.0-OpenSSH_9.9\r\n"))?])?;
+    ensure!((told.first(), told.code) == ("NOT_TLS", Some(1)), "{told:?}");
+    let told = check(&[&listener(None)?])?;
+    ensure!((told.first(), told.code) == ("HANDSHAKE_FAILED", Some(1)), "{told:?}");
+
+    // Another trust domain, and one of the same name that knows nothing of ours: it refuses us, too.
+    let foreign = Deployment::builder().trust_domain("foreign.org").start()?;
+    let told = check(&[&format!("127.0.0.1:{}", foreign.port())])?;
+    ensure!(told.codes() == ["FOREIGN_TRUST_DOMAIN", "PEER_REJECTED_US"] && told.code == Some(1), "{told:?}");
+    let namesake = Deployment::builder().start()?;
+    let told = check(&[&format!("127.0.0.1:{}", namesake.port())])?;
+    ensure!(told.codes() == ["UNKNOWN_AUTHORITY", "PEER_REJECTED_US"] && told.code == Some(1), "{told:?}");
+    // In words.
+    let ran = d.agent_api(&["api", "mtls-check", &server]);
+    ensure!(
+        ran.code == Some(0) && ran.stdout.starts_with("MTLS_OK: spiffe://example.org/me and "),
+        "{ran:?}"
+    );
+    let ran = d.agent_api(&["api", "mtls-check"]);
+    ensure!(
+        ran.code == Some(1) && ran.stderr.contains("the peer's address (host:port) is required"),
+        "{ran:?}"
+    );
     Ok(())
 }
