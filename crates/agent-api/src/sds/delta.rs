@@ -10,7 +10,7 @@ use steeple_proto::envoy::service::discovery::v3 as xds;
 use tonic::{Status, Streaming};
 
 use super::secrets::Named;
-use super::stream::{Complaints, nonce};
+use super::stream::{Complaints, heard, nonce};
 use super::{Answers, Caller, Names, Node, SecretDiscovery, Secrets};
 use crate::state::{AgentState, Subscribed};
 
@@ -61,7 +61,7 @@ impl Open {
         loop {
             let asked = tokio::select! {
                 request = self.requests.message() => {
-                    let Ok(Some(request)) = request else { return Ok(None) };
+                    let Some(request) = heard(request)? else { return Ok(None) };
                     if let Some(error) = &request.error_detail {
                         self.complaints.log(self.sds.api.monotonic(), &self.caller, "", &error.message);
                     }

@@ -7,7 +7,7 @@ use futures::stream;
 use prost_types::Any;
 use steeple_agent_core::cache::Content;
 use steeple_proto::envoy::service::discovery::v3 as xds;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::{Answers, Caller, Names, Node, SecretDiscovery, Secrets};
 use crate::state::{AgentState, Subscribed};
@@ -69,8 +69,7 @@ impl Open {
         loop {
             let asked = tokio::select! {
                 request = self.requests.message() => {
-                    // A client that breaks off has gone, no more.
-                    let Ok(Some(request)) = request else { return Ok(None) };
+                    let Some(request) = heard(request)? else { return Ok(None) };
                     self.complain(&request);
                     match self.session.take(request) {
                         Step::Ignore | Step::Wait => continue,
@@ -168,6 +167,16 @@ impl Session {
             nonce,
             ..xds::DiscoveryResponse::default()
         }
+    }
+}
+
+/// A client that breaks off has gone, no more; one that sends what is no request is told so.
+pub(super) fn heard<T>(request: Result<Option<T>, Status>) -> Result<Option<T>, Status> {
+    match request {
+        Err(status) if !matches!(status.code(), Code::Internal | Code::OutOfRange | Code::Unimplemented) => {
+            Ok(None)
+        }
+        heard => heard,
     }
 }
 

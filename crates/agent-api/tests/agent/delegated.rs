@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 
 use steeple_proto::spire::api::agent::delegatedidentity::v1 as api;
 use steeple_proto::spire::api::types;
-use steeple_runtime::clock::{Clock as _, SystemClock};
 use steeple_spiffe::{Certificate, PrivateKey};
 use tonic::{Code, Status, Streaming};
 
@@ -174,7 +173,7 @@ async fn refusals_are_spires() {
     assert_eq!(answer, (Code::Unavailable, "workload attestation failed".to_owned()));
 }
 
-/// Cilium takes a message for all there is, and none over 20 MiB.
+/// Cilium takes a message for all there is. How fast that is the black-box test tells.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_thousand_identities_come_in_one_message() {
     let (_, server, agent) = running().await;
@@ -185,10 +184,6 @@ async fn five_thousand_identities_come_in_one_message() {
     super::until(|| agent.state.svid_counts().0 >= 1).await;
     let mut stream = client.subscribe_to_x509svi_ds(by_selector("7")).await.unwrap().into_inner();
     assert_eq!(paths(&mut stream).await.len(), 5000);
-    let clock = SystemClock;
-    let started = clock.monotonic();
     let mut again = client.subscribe_to_x509svi_ds(by_selector("7")).await.unwrap().into_inner();
     assert_eq!(paths(&mut again).await.len(), 5000);
-    let took = clock.monotonic().saturating_sub(started);
-    assert!(took < std::time::Duration::from_secs(1), "5,000 identities took {took:?}");
 }
