@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use steeple_agent_core::view::Changes;
 use steeple_agent_core::{Cache, Entry};
+use steeple_runtime::metrics::CallCounter;
+use tonic::Code;
 
 /// Taken before the changes are put in force, told after.
 #[derive(Debug, Default)]
@@ -21,6 +23,33 @@ pub(crate) struct Report {
 enum Line {
     Entry { what: &'static str, entry: Arc<Entry>, before: Option<Arc<Entry>> },
     Bundle { what: &'static str, id: String },
+}
+
+/// X.509-SVIDs whose authority is tainted or gone: they are being replaced.
+pub(crate) fn tell_tainted_svids(count: usize) {
+    if count == 0 {
+        return;
+    }
+    let call = CallCounter::start(&["cache_manager", "workload", "process_tainted_x509_svids"]);
+    metrics::histogram!("cache_manager.tainted_x509_svids.workload").record(count as f64);
+    tracing::info!(subsystem_name = "cache_manager", tainted_x509_svids = count, "Tainted X.509 SVIDs");
+    call.done(Code::Ok);
+}
+
+/// JWT-SVIDs that went because their authority is tainted or gone.
+pub(crate) fn tell_dropped_jwts(count: usize) {
+    if count == 0 {
+        return;
+    }
+    let call = CallCounter::start(&["cache_manager", "workload", "process_tainted_jwt_svids"]);
+    metrics::histogram!("cache_manager.tainted_jwt_svids.workload").record(count as f64);
+    // SPIRE's words.
+    tracing::info!(
+        subsystem_name = "cache_manager",
+        tainted_jwt_svids = count,
+        "JWT-SVIDs were removed from the JWT cache because they were issued by a tainted authority"
+    );
+    call.done(Code::Ok);
 }
 
 impl Report {

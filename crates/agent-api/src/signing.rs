@@ -190,12 +190,22 @@ impl Signing {
         entry: &Arc<Entry>,
         audience: &[String],
     ) -> Result<Arc<Token>, Arc<ServerError>> {
+        self.jwt_within(entry, audience, RPC_TIMEOUT).await
+    }
+
+    /// The same for a caller that waits no longer than this: a cached token that could be renewed is better than none.
+    pub(crate) async fn jwt_within(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        audience: &[String],
+        most: Duration,
+    ) -> Result<Arc<Token>, Arc<ServerError>> {
         let key = JwtKey::new(entry.spiffe_id.clone(), audience.to_vec());
         if entry.jwt_svid_include_jti {
             // Each of these tokens must be a fresh one.
             let fetching = self.clone().new_jwt(entry.clone(), audience.to_vec(), true);
             let late = |_| Err(ServerError::timed_out("signing a JWT-SVID"));
-            return tokio::time::timeout(RPC_TIMEOUT, fetching).await.unwrap_or_else(late).map_err(Arc::new);
+            return tokio::time::timeout(most, fetching).await.unwrap_or_else(late).map_err(Arc::new);
         }
         let found = self.state.jwt().find(&key, self.state.now());
         let ageing = match found {
@@ -203,7 +213,7 @@ impl Signing {
             Found::Ageing(token) => Some(token),
             Found::Nothing => None,
         };
-        let patience = if ageing.is_some() { self.cache_hit_timeout } else { RPC_TIMEOUT };
+        let patience = if ageing.is_some() { self.cache_hit_timeout.min(most) } else { most };
         let fetching = self.fetching(&key, entry, audience, ageing.is_none());
         let fetched = tokio::time::timeout(patience, fetching).await;
         let late = || Err(Arc::new(ServerError::timed_out("signing a JWT-SVID")));

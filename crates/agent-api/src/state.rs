@@ -14,7 +14,7 @@ use tonic::Status;
 
 use crate::identity::Stand;
 use crate::noted::Noted;
-use crate::report::Report;
+use crate::report::{self, Report};
 
 /// See the [module](self).
 pub struct AgentState {
@@ -94,7 +94,8 @@ impl AgentState {
     pub(crate) fn apply(&self, changes: &Changes) {
         for bundle in changes.bundles.iter().filter(|bundle| bundle.trust_domain == self.trust_domain) {
             let keys = bundle.jwt_authorities.iter().filter(|key| !key.tainted);
-            self.jwt().keep_signed_by(&keys.map(|key| &*key.key_id).collect());
+            let dropped = self.jwt().keep_signed_by(&keys.map(|key| &*key.key_id).collect());
+            report::tell_dropped_jwts(dropped);
         }
         if !changes.rotated.is_empty() {
             let rotated = changes.rotated.iter().map(|entry| &entry.spiffe_id).collect();
@@ -106,14 +107,15 @@ impl AgentState {
             );
         }
         self.drop_wits(changes);
-        let mut report = Report::default();
+        let mut told = Report::default();
         if !changes.is_empty() {
             let mut cache = self.cache();
-            report = Report::of(changes, &cache);
+            told = Report::of(changes, &cache);
             self.noted.note(changes, &cache, self.clock.now());
             cache.apply(changes, self.now());
-            let entries = cache.entry_count() as f64;
+            let (entries, distrusted) = (cache.entry_count() as f64, cache.take_distrusted());
             drop(cache);
+            report::tell_tainted_svids(distrusted);
             if !(changes.bundles.is_empty() && changes.removed_bundles.is_empty()) {
                 self.bundle_changes.send_modify(|count| *count += 1);
             }
@@ -122,7 +124,7 @@ impl AgentState {
             metrics::gauge!("sync_entries_total").set(entries);
             metrics::gauge!("sync_bundles_total").set(self.view().bundle_count() as f64);
         }
-        report.tell();
+        told.tell();
         self.changed.notify_one();
     }
 

@@ -96,6 +96,8 @@ pub struct Cache {
     /// What JWT-SVIDs hold of `max_bytes`.
     elsewhere: usize,
     in_flight_unsigned: usize,
+    /// SVIDs found under an authority that is no longer trusted, since somebody asked.
+    distrusted: usize,
     closed: bool,
 }
 
@@ -150,6 +152,7 @@ impl Cache {
             largest: 0,
             elsewhere: 0,
             in_flight_unsigned: 0,
+            distrusted: 0,
             closed: false,
         }
     }
@@ -435,6 +438,7 @@ impl Cache {
                 touched.push(id.clone());
             }
         }
+        self.distrusted += touched.len();
         for id in touched {
             self.schedule(&id, now);
         }

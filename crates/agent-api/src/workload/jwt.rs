@@ -14,6 +14,7 @@ use steeple_spiffe::{Bundle, PublicKey, SpiffeId, TrustDomain};
 use tonic::{Request, Status};
 
 use super::{Called, Caller, WorkloadApi, check_header};
+use crate::link::RPC_TIMEOUT;
 
 impl WorkloadApi {
     pub(super) async fn fetch_jwt_svid(
@@ -53,9 +54,10 @@ impl WorkloadApi {
             entries = subscribed.subscription.updates.borrow().matched.to_vec();
             entries.retain(|entry| fits(entry));
         }
+        let patience = caller.patience(RPC_TIMEOUT);
         let mut svids = Vec::with_capacity(entries.len());
         for entry in entries {
-            let token = self.0.signing.jwt(&entry, audience).await.map_err(|error| {
+            let token = self.0.signing.jwt_within(&entry, audience, patience).await.map_err(|error| {
                 tracing::error!(subsystem_name = "endpoints", service = "WorkloadAPI", method = "FetchJWTSVID", pid = caller.peer.pid, spiffe_id = %entry.spiffe_id, error = %error, "Could not fetch JWT-SVID");
                 Status::unavailable(format!("could not fetch JWT-SVID: {error}"))
             })?;

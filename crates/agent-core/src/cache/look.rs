@@ -29,6 +29,11 @@ impl Cache {
         self.uses.clone()
     }
 
+    /// How many X.509-SVIDs turned out to be under an authority that is tainted or gone, since this was asked last.
+    pub fn take_distrusted(&mut self) -> usize {
+        std::mem::take(&mut self.distrusted)
+    }
+
     /// How many entries are known.
     pub fn entry_count(&self) -> usize {
         self.records.len()

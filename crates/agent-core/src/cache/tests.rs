@@ -582,6 +582,7 @@ fn svids_of_a_tainted_authority_are_replaced_a_batch_at_a_time() {
         cache.apply(&own_bundle(vec![authority(true, &keys[0]), authority(false, &keys[1])]), now);
     };
     tainted(1000, &mut cache);
+    assert_eq!((cache.take_distrusted(), cache.take_distrusted()), (225, 0));
     let mut replaced = Vec::new();
     for (now, count) in [(1000, 100), (5999, 0), (6000, 100), (11_000, 25), (60_000, 0)] {
         let jobs = take(&mut cache, now);
