@@ -23,17 +23,28 @@ pub async fn listen(
     standings: watch::Receiver<Stand>,
 ) -> anyhow::Result<()> {
     let Some(wanted) = config.health.clone() else { return Ok(()) };
-    let health = Health::new();
+    let (health, changes) = (Health::new(), standings.clone());
     health.add("agent", Arc::new(Agent { socket: workload_socket(config), standings }))?;
     let at = format!("{}:{}", wanted.bind_address, wanted.bind_port);
     let listener =
         health.listen(wanted).await.with_context(|| format!("cannot serve health checks on {at}"))?;
     tasks.spawn_until_shutdown("health checks", OnEnd::Log, async move {
         let _ = tokio::time::timeout(PATIENCE, serving).await;
-        health.run().await;
+        tokio::join!(health.clone().run(), keep_up(&health, changes));
     });
     tasks.spawn_until_shutdown("health listener", OnEnd::Shutdown, listener.serve());
     Ok(())
+}
+
+/// Has everything checked whenever the agent's state changes: nobody waits for the next minute to hear of a ban.
+async fn keep_up(health: &Health, mut standings: watch::Receiver<Stand>) {
+    let mut last = standings.borrow_and_update().standing;
+    while standings.changed().await.is_ok() {
+        let now = standings.borrow_and_update().standing;
+        if std::mem::replace(&mut last, now) != now {
+            health.check_now().await;
+        }
+    }
 }
 
 /// Where the Workload API is served; `None` if it is not.
@@ -75,6 +86,8 @@ fn with_standing(mut state: State, stand: &Stand) -> State {
         return state;
     }
     state.ready &= !stand.standing.is_cut_off();
+    // Its sockets are not there yet, and a restart would not bring them.
+    state.live |= !state.started;
     let since = jiff::Timestamp::from_second(stand.since).unwrap_or_default().to_string();
     for details in [&mut state.live_details, &mut state.ready_details] {
         if let Some(details) = details.as_object_mut() {
