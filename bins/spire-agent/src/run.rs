@@ -105,6 +105,8 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
                 state.start_over();
             }
             following.start(&follow);
+            // This task's end would be the agent's.
+            std::future::pending::<()>().await;
             Ok::<_, IdentityError>(())
         });
     } else {
