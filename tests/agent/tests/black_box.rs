@@ -22,6 +22,8 @@ mod herd;
 mod memory;
 #[path = "black_box/node_proxy.rs"]
 mod node_proxy;
+#[path = "black_box/pid_reuse.rs"]
+mod pid_reuse;
 #[path = "black_box/raw.rs"]
 mod raw;
 #[path = "black_box/recovery.rs"]

@@ -119,8 +119,8 @@ fn an_option_of_spire_that_is_not_served_is_refused_by_name() -> Result<()> {
     if d.subject_of("spire-agent") == Subject::Steeple {
         refuses(
             "spire-agent",
-            |c| c.replace("WorkloadAttestor \"unix\"", "WorkloadAttestor \"docker\""),
-            &["docker"],
+            |c| c.replace("WorkloadAttestor \"unix\"", "WorkloadAttestor \"k8s\""),
+            &["k8s"],
         )?;
     }
     if d.subject_of("spire-server") == Subject::Spire {
