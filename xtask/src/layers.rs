@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("adapters", &["base", "toolkit", "ports"]),
     ("bins", &["base", "toolkit", "ports", "engines", "endpoints", "adapters"]),
     ("tests", &["base", "toolkit", "tests"]),
+    ("fuzz", &["base", "toolkit", "ports", "engines"]),
     ("tools", &["base"]),
 ];
 
