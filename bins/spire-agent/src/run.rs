@@ -75,6 +75,7 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
         trust: Arc::new(trust::Bootstrap::new(&config)),
         clock: clock.clone(),
         patience: config.patience,
+        rotation: config.rotation,
         recovers: config.recovers,
     };
     let identity = Arc::new(AgentIdentity::new(identity, link.clone()));

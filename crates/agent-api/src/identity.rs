@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use steeple_agent_core::agent_data::AgentData;
 use steeple_agent_core::node::{self, Denial, Failure, Next, Node, Patience, Standing, Start, Time};
+use steeple_agent_core::rotation::RotationPolicy;
 use steeple_plugin::{AgentNodeAttestor, KeyManager, KeyManagerError};
 use steeple_proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use steeple_proto::spire::api::server::agent::v1::{
@@ -51,6 +52,8 @@ pub struct IdentityConfig {
     pub clock: Arc<dyn Clock>,
     /// `rebootstrap_mode`, `rebootstrap_delay`
     pub patience: Patience,
+    /// `availability_target` counts for the agent's own SVID, too (SPIRE).
+    pub rotation: RotationPolicy,
     /// False restores SPIRE's exits (`experimental.recover_in_process`).
     pub recovers: bool,
 }
@@ -145,7 +148,7 @@ impl AgentIdentity {
         let held = Held {
             data: AgentData::default(),
             key_id: None,
-            node: Node::new(config.patience, None),
+            node: Node::new(config.patience, None).rotating(config.rotation),
             fresh: true,
             bootstrap: Bootstrap::default(),
             tainted: HashSet::new(),
@@ -351,7 +354,7 @@ impl AgentIdentity {
         {
             let mut held = self.held();
             let known = leaf.is_some().then_some(data.reattestable);
-            held.node = Node::new(self.config.patience, known);
+            held.node = Node::new(self.config.patience, known).rotating(self.config.rotation);
             if leaf.is_some() && start != Start::UseStored {
                 held.node.found_expired();
             }

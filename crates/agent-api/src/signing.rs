@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use steeple_agent_core::batch::BatchSize;
 use steeple_agent_core::cache::{Priority, Svid};
 use steeple_agent_core::jwt_cache::{Found, JwtKey, Token};
+use steeple_agent_core::rotation::RotationPolicy;
 use steeple_agent_core::{Entry, SignJob, millis};
 use steeple_proto::spire::api::server::svid::v1::{
     BatchNewX509svidRequest, NewJwtsvidRequest, NewX509svidParams, batch_new_x509svid_response,
@@ -147,6 +148,7 @@ impl Signing {
             }
         }
         let mut cache = self.state.cache();
+        announce_short_lived(&jobs, &outcomes, cache.rotation());
         let updated = cache.settle(jobs.iter().zip(outcomes), now);
         let held = cache.svid_count();
         drop(cache);
@@ -332,6 +334,16 @@ fn announce(jobs: &[SignJob]) {
             expiring_svids = expiring,
             "Updating expiring SVIDs in cache"
         );
+    }
+}
+
+/// SPIRE's warning of SVIDs that cannot outlast an unreachable server for as long as was asked for.
+fn announce_short_lived(jobs: &[SignJob], outcomes: &[Result<Svid, String>], rotation: RotationPolicy) {
+    for (SignJob { entry, .. }, svid) in jobs.iter().zip(outcomes) {
+        let Ok(svid) = svid else { continue };
+        if rotation.falls_back(millis(svid.not_after - svid.not_before)) {
+            tracing::warn!(subsystem_name = "manager", entry_id = &*entry.id, spiffe_id = %entry.spiffe_id, "X509 SVID lifetime isn't long enough to guarantee the availability_target, falling back to the default rotation strategy");
+        }
     }
 }
 

@@ -154,6 +154,7 @@ struct Term {
 #[derive(Clone, Copy, Debug)]
 pub struct Node {
     patience: Patience,
+    rotation: RotationPolicy,
     base: Standing,
     term: Option<Term>,
     reattestable: Option<bool>,
@@ -182,6 +183,7 @@ impl Node {
     pub fn new(patience: Patience, reattestable: Option<bool>) -> Self {
         Self {
             patience,
+            rotation: RotationPolicy::default(),
             base: Standing::Attesting,
             term: None,
             reattestable,
@@ -191,6 +193,13 @@ impl Node {
             stillborn: 0,
             untrusted_since: None,
         }
+    }
+
+    /// Replaces its SVIDs by this policy.
+    #[must_use]
+    pub fn rotating(mut self, rotation: RotationPolicy) -> Self {
+        self.rotation = rotation;
+        self
     }
 
     /// The stored SVID ran out while the agent was not there.
@@ -270,7 +279,7 @@ impl Node {
         time: Time,
     ) {
         let (not_before, not_after) = (millis(not_before), millis(not_after));
-        let due = RotationPolicy::default().due(not_before, not_after, random);
+        let due = self.rotation.due(not_before, not_after, random);
         let life = due - not_before;
         // What the server issued is as old as the server's clock says, whatever ours says.
         let left = if fresh { life - BACKDATED.min(life) } else { (due - time.wall).clamp(0, life) };

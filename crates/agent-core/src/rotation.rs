@@ -15,12 +15,17 @@ const BACKDATED: Millis = 10 * 1000;
 const TWELVE_HOURS: Millis = 12 * 3600 * 1000;
 
 impl RotationPolicy {
+    /// Whether SVIDs of this lifetime are too short-lived for the target, so that it does not count.
+    pub fn falls_back(self, lifetime: Millis) -> bool {
+        // SPIRE ignores a target that would leave less than twelve hours between issue and rotation.
+        self.availability_target.is_some_and(|target| lifetime.saturating_sub(target) <= TWELVE_HOURS)
+    }
+
     /// The time at which an SVID valid from `not_before` to `not_after` falls due. `random` is in `0.0..1.0`.
     pub fn due(self, not_before: Millis, not_after: Millis, random: f64) -> Millis {
         let lifetime = not_after.saturating_sub(not_before).max(0);
-        // SPIRE ignores a target that would leave less than twelve hours between issue and rotation.
         if let Some(target) = self.availability_target
-            && lifetime.saturating_sub(target) > TWELVE_HOURS
+            && !self.falls_back(lifetime)
         {
             return not_after - target - scaled(TEN_MINUTES, random);
         }
@@ -59,6 +64,8 @@ mod tests {
         assert_eq!(policy.due(0, long, 0.0), long / 2);
         assert_eq!(policy.due(0, long, 0.5), long / 2 - TEN_MINUTES / 2);
         let short = 30 * 3600 * 1000;
+        assert!(policy.falls_back(short) && !policy.falls_back(long));
+        assert!(!RotationPolicy::default().falls_back(short), "there is no target");
         assert_eq!(policy.due(0, short, 0.5), short / 2);
     }
 

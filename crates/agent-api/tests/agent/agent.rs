@@ -129,6 +129,7 @@ impl Agent {
             trust: trust.clone(),
             clock: clock.clone(),
             patience: options.patience,
+            rotation: Default::default(),
             recovers: options.recovers,
         };
         let max_bytes = options.max_bytes;

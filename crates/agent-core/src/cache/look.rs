@@ -8,6 +8,7 @@ use steeple_spiffe::bundle::Bundle;
 use super::Cache;
 use crate::budget::Uses;
 use crate::entry::{Entry, SelectorSet, unique_hints};
+use crate::rotation::RotationPolicy;
 
 impl Cache {
     /// How many X.509-SVIDs are held.
@@ -22,6 +23,11 @@ impl Cache {
 
     pub fn max_bytes(&self) -> usize {
         self.config.max_bytes
+    }
+
+    /// When SVIDs are replaced.
+    pub fn rotation(&self) -> RotationPolicy {
+        self.config.rotation
     }
 
     /// What numbers the uses of this cache; a [`crate::budget`] needs that of both caches to be one.

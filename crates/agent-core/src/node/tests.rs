@@ -342,3 +342,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_agents_own_svid_heeds_the_availability_target() {
+    let target = RotationPolicy { availability_target: Some(24 * HOUR * 1000) };
+    for (rotation, lifetime, due) in [
+        (RotationPolicy::default(), 48, 24),
+        (target, 48, 24),
+        (target, 72, 48),
+        // Too short-lived for the target: half its life.
+        (target, 30, 15),
+    ] {
+        let mut node = Node::new(Patience::default(), None).rotating(rotation);
+        let now = Time { wall: 0, steady: 0 };
+        // In the middle of the jitter: none at half-life, five minutes before the target.
+        node.took_up((0, lifetime * HOUR), (false, false), 0.5, now);
+        let early = if due == lifetime - 24 && rotation == target { 300 } else { 0 };
+        assert_eq!(node.term.unwrap().due, (due * HOUR - early) * 1000, "{lifetime} h by {rotation:?}");
+    }
+}
