@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     fmt::{self, Write},
+    sync::OnceLock,
 };
 
 use jiff::{
@@ -155,7 +156,18 @@ fn is_printable(c: char) -> bool {
 /// RFC 3339 in local time, as Go prints it: fractions without trailing zeros, UTC as `Z`.
 fn now(nanos: bool) -> String {
     let now = Timestamp::from_nanosecond(SystemClock.now_nanos()).unwrap_or_default();
-    rfc3339(now, TimeZone::system().to_offset(now), nanos)
+    rfc3339(now, local().to_offset(now), nanos)
+}
+
+/// `/etc/localtime`, or what `TZ` names; read once, as Go does. The library's own look-up reads the folders of all zones there are to
+/// find the file's name.
+fn local() -> &'static TimeZone {
+    static LOCAL: OnceLock<TimeZone> = OnceLock::new();
+    LOCAL.get_or_init(|| {
+        let file = std::env::var_os("TZ").is_none().then(|| std::fs::read("/etc/localtime").ok()).flatten();
+        let zone = file.and_then(|bytes| TimeZone::tzif("Local", &bytes).ok());
+        zone.unwrap_or_else(TimeZone::system)
+    })
 }
 
 fn rfc3339(time: Timestamp, offset: Offset, nanos: bool) -> String {
