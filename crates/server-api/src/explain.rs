@@ -92,7 +92,12 @@ impl ExplainService {
         let setting = self.setting();
         self.state.view.look(|index, position| {
             let named: Vec<Arc<Entry>> = match wanted {
-                Some(id) => index.entries_by_spiffe_id(id),
+                // A workload that names an identity must have what its entry asks for all the same.
+                Some(id) => {
+                    let mut named = index.entries_by_spiffe_id(id);
+                    named.retain(|entry| has.is_empty() || has.all_of(entry));
+                    named
+                }
                 None => index.entries().filter(|entry| has.all_of(entry)).cloned().collect(),
             };
             let told = |entry: &Arc<Entry>| {

@@ -39,6 +39,10 @@ impl Has {
         entry.selectors.iter().filter(lacks).map(ToString::to_string)
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// An entry without selectors is nobody's.
     pub fn all_of(&self, entry: &Entry) -> bool {
         !entry.selectors.is_empty() && self.missing(entry).next().is_none()

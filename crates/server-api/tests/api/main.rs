@@ -14,6 +14,7 @@ mod audit;
 mod authorities;
 mod bundles;
 mod entries;
+mod explain;
 mod harness;
 mod limits;
 mod matrix;
