@@ -121,7 +121,7 @@ pub struct ForAgentRequest {
     pub selectors: ::prost::alloc::vec::Vec<
         super::super::super::spire::api::types::Selector,
     >,
-    /// If given, only entries that give this identity.
+    /// Only entries that give this identity; without selectors, all of them.
     #[prost(string, tag = "2")]
     pub spiffe_id: ::prost::alloc::string::String,
 }
