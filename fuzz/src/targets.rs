@@ -16,6 +16,9 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::Target;
 
+/// SPIFFE-ID §2.3
+const MAX_ID_LEN: usize = 2048;
+
 pub const ALL: &[Target] = &[
     Target { name: "spiffe_id", check: spiffe_id, corpus: corpus::ids },
     Target { name: "endpoint", check: endpoint, corpus: corpus::endpoints },
@@ -45,8 +48,11 @@ fn spiffe_id(bytes: &[u8]) {
     assert_eq!(id.as_str(), text);
     assert!(id.as_str().is_ascii() && !id.path().ends_with('/') && !id.path().contains("//"));
     assert!(id.path().split('/').all(|segment| segment != "." && segment != ".."));
-    let again = SpiffeId::from_parts(&id.trust_domain(), id.path()).expect("its own parts");
-    assert_eq!(again, id);
+    // Longer ones are read (SPIFFE-ID §2.3 has validators take what they can), not made.
+    if text.len() <= MAX_ID_LEN {
+        let again = SpiffeId::from_parts(&id.trust_domain(), id.path()).expect("its own parts");
+        assert_eq!(again, id);
+    }
     assert!(id.is_member_of(&id.trust_domain()));
 }
 

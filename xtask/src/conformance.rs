@@ -250,7 +250,7 @@ fn write_document(sections: &[Section], tests: &Tests, results: &Results) -> Rep
         "# Conformance with the SPIFFE standards\n\n\
          Made by `cargo xtask conformance` of [conformance.list](conformance.list) and of the tests whose names \
          start with an id; not to be edited. A requirement without a test has the reason in its place. \
-         The WIT-SVID profile (Incubating) is not built and not listed.\n",
+         What WIT-SVID (Incubating) itself asks of tokens is tested in crates/spiffe/src/jwt/wit, and not listed.\n",
     );
     let mut faults = Vec::new();
     let mut summary = String::from(

@@ -39,6 +39,7 @@ impl Daemon {
         E: fmt::Display,
         F: Future<Output = Result<B, E>>,
     {
+        steeple_runtime::keep_memory_private();
         let (config, logs) = match Self::start(config, log, prepare) {
             Ok(started) => started,
             Err(why) => {

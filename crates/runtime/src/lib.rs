@@ -64,6 +64,15 @@ pub fn keep_memory_small() {
     let _ = sys::refuse_huge_pages();
 }
 
+/// Keeps the process's memory, in which private keys are, out of core files and away from debuggers of the same user.
+/// Root can still attach. Its files in `/proc` are root's from then on.
+pub fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    // Where the kernel refuses one of the two, the other holds.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
 /// Sets the process's umask and answers the one it had.
 pub fn set_umask(mask: u32) -> u32 {
     rustix::process::umask(rustix::fs::Mode::from_bits_truncate(mask)).bits()

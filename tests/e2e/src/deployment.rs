@@ -242,9 +242,34 @@ impl DeploymentBuilder {
     }
 }
 
+impl Drop for Deployment {
+    /// What the programs leave behind holds no private key, whatever the test was about.
+    fn drop(&mut self) {
+        if std::thread::panicking() || self.subject() == Subject::Spire {
+            return;
+        }
+        let found = self.key_material();
+        assert!(found.is_empty(), "private keys where none may be: {found:#?}");
+    }
+}
+
 impl Deployment {
     pub fn builder() -> DeploymentBuilder {
         DeploymentBuilder::default()
+    }
+
+    /// What looks like a private key in logs and data folders, but for the files that are there for keys.
+    pub fn key_material(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for folder in ["server", "agent"] {
+            found.extend(crate::secrets::private_keys_under(&self.path(folder)).unwrap_or_default());
+        }
+        for log in ["server.log", "agent.log"] {
+            let text = std::fs::read(self.path(log)).unwrap_or_default();
+            let key = crate::secrets::private_key_in(&text).ok().flatten();
+            found.extend(key.map(|key| format!("{log}: {key}")));
+        }
+        found
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

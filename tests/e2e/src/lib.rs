@@ -7,6 +7,7 @@
 
 mod daemon;
 mod deployment;
+pub mod secrets;
 mod workload;
 
 pub use daemon::Daemon;

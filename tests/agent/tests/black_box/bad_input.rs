@@ -202,10 +202,10 @@ async fn malformed_requests_of_the_workload_socket() -> Result<()> {
         check(&mut calls, SDS, &[], &case).await;
     }
 
-    // Health: what is not known is not found.
-    let body = [10, 7, b'n', b'o', b't', b'h', b'i', b'n', b'g'];
-    let status = calls.refusal("/grpc.health.v1.Health/Check", &[], &body).await;
-    assert_eq!(status.code(), Code::NotFound, "{status}");
+    // Health is that of the agent as a whole.
+    let body = vec![10, 7, b'n', b'o', b't', b'h', b'i', b'n', b'g'];
+    let case = Case("Check", body, Code::InvalidArgument, "per-service health is not supported");
+    check(&mut calls, "/grpc.health.v1.Health/", &[], &case).await;
     Ok(())
 }
 
@@ -290,7 +290,7 @@ async fn malformed_requests_of_the_admin_socket() -> Result<()> {
     check(&mut calls, logger, &[], &Case("SetLogLevel", Vec::new(), InvalidArgument, unspecified)).await;
     let status = calls.refusal(&format!("{logger}SetLogLevel"), &[], &[8, 99]).await;
     assert_eq!(status.code(), InvalidArgument, "{status}");
-    for path in ["/spire.api.agent.logger.v1.Logger/GetLogger", "/spire.api.agent.debug.v1.Debug/GetInfo"] {
+    for path in ["/spire.api.agent.logger.v1.Logger/GetLogger", "/spire.agent.debug.v1.Debug/GetInfo"] {
         let status = calls.refusal(path, &[], &[0xff; 9]).await;
         assert_eq!(status.code(), Code::Internal, "{path}: {status}");
     }
@@ -314,7 +314,8 @@ async fn serves(d: &Deployment, what: &str, limit: u64) -> Result<()> {
     let answer = tokio::time::timeout(Duration::from_secs(60), asking).await;
     ensure!(!answer.with_context(|| format!("{what}: nobody is served"))??.svids.is_empty());
     let rss = d.agent.as_ref().and_then(steeple_e2e::Daemon::rss_kib).context("the agent is gone")?;
-    ensure!(rss < limit, "{what}: the agent has grown to {rss} KiB");
+    // SPIRE's grows to 190 MB under ten thousand streams.
+    ensure!(rss < limit || d.subject() == Subject::Spire, "{what}: the agent has grown to {rss} KiB");
     Ok(())
 }
 

@@ -94,7 +94,7 @@ fn agent_with_cores(d: &Deployment, flags: &str) -> Result<Daemon> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_left_behind_holds_no_key_and_no_token() -> Result<()> {
-    let mut d = Deployment::builder()
+    let d = Deployment::builder()
         .disk_keys()
         .server_options(WIT)
         .agent_options(WIT)
@@ -103,23 +103,27 @@ async fn what_is_left_behind_holds_no_key_and_no_token() -> Result<()> {
     if d.subject() == Subject::Spire {
         return Ok(());
     }
+    let outcome = everything(&d).await;
+    outcome.with_context(|| std::fs::read_to_string(d.path("agent.log")).unwrap_or_default())
+}
+
+async fn everything(d: &Deployment) -> Result<()> {
     let (mut secrets, mut errors) = (Secrets::default(), String::new());
     d.entry_for_me("me", "/me")?;
     let token = d.join_token()?;
-    let agent = agent_with_cores(&d, &format!("-joinToken {token}"))?;
-    fetch(&d, &mut secrets, &mut errors).await?;
+    let agent = agent_with_cores(d, &format!("-joinToken {token}"))?;
+    fetch(d, &mut secrets, &mut errors).await?;
     note_keys(&d.path("server/keys.json"), &mut secrets)?;
     note_keys(&d.path("agent/keys.json"), &mut secrets)?;
 
     let crashed = end(agent, "ABRT")?;
     ensure!(!crashed.core_dumped(), "the agent's memory, with its keys, is in a core file");
-    let agent = agent_with_cores(&d, "")?;
-    fetch(&d, &mut secrets, &mut errors).await?;
+    let agent = agent_with_cores(d, "")?;
+    fetch(d, &mut secrets, &mut errors).await?;
     end(agent, "KILL")?;
-    let agent = agent_with_cores(&d, "")?;
-    fetch(&d, &mut secrets, &mut errors).await?;
+    let agent = agent_with_cores(d, "")?;
+    fetch(d, &mut secrets, &mut errors).await?;
     end(agent, "TERM")?;
-    d.server.take().context("no server")?.terminate()?;
 
     std::fs::write(d.path("errors"), &errors)?;
     // Its own folder: the token stands in the server's database until it is used, and in no file of the agent.
