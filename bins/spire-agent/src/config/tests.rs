@@ -231,6 +231,11 @@ fn bad_values_say_what_and_where() {
         ("experimental { workload_wait_timeout = \"5s\" }", "less than 5s"),
         ("experimental { sync_interval = \"soon\" }", "sync_interval"),
         ("experimental { jwt_svid_cache_hit_timeout = \"1s\" }", "jwt_svid_cache_hit_timeout"),
+        ("experimental { sealed_state = \"tpm\" }", "sealed_state: \"tpm\" is unknown; must be one of [auto"),
+        (
+            "experimental { sealed_state = \"off\" sealed_state_key_path = \"/x\" }",
+            "sealed_state_key_path: goes with sealed_state",
+        ),
         ("admin_socket_path = \"/tmp/spire-agent/public/admin.sock\"", "admin socket"),
         ("join_token = \"a\" join_token_file = \"b\"", "only one of join_token or join_token_file"),
         ("join_token_file = \"/does/not/exist\"", "/does/not/exist"),

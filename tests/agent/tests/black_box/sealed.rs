@@ -35,7 +35,7 @@ async fn x509_of(d: &Deployment, wanted: usize) -> Result<(Svids, Duration)> {
         match x509(d).await {
             Ok(svids) if svids.len() == wanted => return Ok((svids, started.elapsed())),
             other if started.elapsed() > PATIENCE => {
-                anyhow::bail!("{wanted} SVIDs do not come: {:?}", other.map(|svids| svids.len()))
+                anyhow::bail!("{wanted} SVIDs do not come: {:?}\n{}", other.map(|svids| svids.len()), log(d))
             }
             _ => tokio::time::sleep(Duration::from_millis(5)).await,
         }
@@ -48,13 +48,15 @@ fn start(builder: DeploymentBuilder) -> Result<Option<Deployment>> {
     Ok((d.subject_of("spire-agent") == Subject::Steeple).then_some(d))
 }
 
-/// Kills the agent; what it held is on disk by then.
-fn kill_agent(d: &mut Deployment, x509_svids: usize, jwt_svids: usize) -> Result<()> {
+/// Kills the agent; what it held is on disk by then: SVIDs of that many workloads and of the node's alias.
+fn kill_agent(d: &mut Deployment, workloads: usize, jwt_svids: usize) -> Result<()> {
+    let x509_svids = workloads + 1;
     let written = |d: &Deployment| {
         let log = d.agent.as_ref().map(steeple_e2e::Daemon::log).unwrap_or_default();
         let line = log.lines().rfind(|line| line.contains("Agent state written")).map(str::to_owned);
         line.is_some_and(|line| {
-            line.contains(&format!("x509_svids={x509_svids}")) && line.contains(&format!("jwt_svids={jwt_svids}"))
+            line.contains(&format!("x509_svids={x509_svids}"))
+                && line.contains(&format!("jwt_svids={jwt_svids}"))
         })
     };
     let end = Instant::now() + PATIENCE;
@@ -148,7 +150,9 @@ async fn a_server_that_is_away_for_longer_than_the_agents_svid_lives_changes_not
 #[tokio::test]
 async fn what_cannot_be_used_is_moved_aside_and_reported_and_everything_is_fetched() -> Result<()> {
     let options = option("sealed_state = \"file\"");
-    let Some(mut d) = start(Deployment::builder().disk_keys().agent_options(&options))? else { return Ok(()) };
+    let Some(mut d) = start(Deployment::builder().disk_keys().agent_options(&options))? else {
+        return Ok(());
+    };
     d.entry_for_me("one", "/one")?;
     x509_of(&d, 1).await?;
     let file = state_file(&d);
@@ -257,10 +261,83 @@ async fn full_disk(d: &mut Deployment, mount: &Path) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(600)).await;
     }
     std::fs::remove_file(&filler)?;
-    d.eventually("it is written again", Duration::from_secs(120), || said(d, "Agent state is written again"))?;
+    d.eventually("it is written again", Duration::from_secs(120), || {
+        said(d, "Agent state is written again")
+    })?;
     kill_agent(d, entries, 0)?;
     d.server.take().context("no server")?.kill();
     spawn(d)?;
     x509_of(d, entries).await?;
+    Ok(())
+}
+
+/// CPU that a process used so far, in ticks of 10 ms.
+fn ticks(pid: u32) -> Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let field =
+        |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).context("/proc/PID/stat");
+    Ok(field(11)? + field(12)?)
+}
+
+/// What it takes, for numbers of entries in `STEEPLE_SEALED_ENTRIES` (`1,1000,10000`).
+#[tokio::test]
+async fn restart_times() -> Result<()> {
+    let Ok(numbers) = std::env::var("STEEPLE_SEALED_ENTRIES") else { return Ok(()) };
+    for entries in numbers.split(',').map(str::parse::<usize>) {
+        let entries = entries?;
+        for mode in ["off", "auto"] {
+            measure(entries, mode).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn measure(entries: usize, mode: &str) -> Result<()> {
+    let sealing = option(&format!("sealed_state = \"{mode}\""));
+    let builder = Deployment::builder().disk_keys().agent_options("x509_svid_cache_max_size = 20000");
+    let Some(mut d) = start(builder.agent_options(&sealing))? else { return Ok(()) };
+    d.entry_for_me("mine", "/mine")?;
+    let others: Vec<_> = (1..entries)
+        .map(|number| {
+            serde_json::json!({
+                "spiffe_id": format!("spiffe://example.org/other/{number}"),
+                "parent_id": steeple_e2e::NODE,
+                "selectors": [{"type": "unix", "value": format!("uid:{}", 100_000 + number)}],
+            })
+        })
+        .collect();
+    for (number, chunk) in others.chunks(500).enumerate() {
+        let file = d.path(&format!("entries-{number}.json"));
+        std::fs::write(&file, serde_json::json!({ "entries": chunk }).to_string())?;
+        d.server_ok(&["entry", "create", "-data", &file.to_string_lossy()])?;
+    }
+    let (before, _) = x509_of(&d, 1).await?;
+    let end = Instant::now() + Duration::from_secs(300);
+    loop {
+        if log(&d).matches("SVID updated").count() > entries {
+            break;
+        }
+        ensure!(Instant::now() < end, "{entries} SVIDs do not come");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let agent = d.agent.as_ref().context("no agent")?;
+    let cpu = ticks(agent.pid())? * 10;
+    let size = std::fs::metadata(state_file(&d)).map_or(0, |file| file.len());
+    println!(
+        "{entries} entries, {mode}: {cpu} ms of CPU until all are signed and kept, {size} bytes, {} KiB",
+        agent.rss_kib().unwrap_or(0)
+    );
+    if mode == "off" {
+        return Ok(());
+    }
+    d.server.take().context("no server")?.kill();
+    kill_agent(&mut d, entries, 0)?;
+    spawn(&mut d)?;
+    let (after, took) = x509_of(&d, 1).await?;
+    assert!(after == before);
+    let agent = d.agent.as_ref().context("no agent")?;
+    println!("{entries} entries: {took:?} from exec to the SVID, {} ms of CPU", ticks(agent.pid())? * 10);
     Ok(())
 }
