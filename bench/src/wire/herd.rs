@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,7 +14,7 @@ use steeple_proto::spire::api::server::entry::v1::EntryRevision;
 use steeple_spiffe::Certificate;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::node::{Node, Way, tokens};
 use crate::subject::Place;
@@ -175,6 +176,7 @@ pub async fn run() -> Result<()> {
     let push = spec.push;
     let work = async move {
         let shared = way.anonymous()?;
+        let gate = Arc::new(Semaphore::new(ATTESTING));
         let nodes: Vec<Result<Node>> = stream::iter(spec.tokens)
             .map(|token| {
                 let (way, shared) = (&way, shared.clone());
@@ -184,15 +186,15 @@ pub async fn run() -> Result<()> {
             .collect()
             .await;
         for (n, node) in nodes.into_iter().enumerate() {
-            let (node, news) = (node?, news.clone());
+            let (node, news, gate) = (node?, news.clone(), gate.clone());
             // Polls are spread over the interval as those of real agents are.
             let offset = POLL.mul_f64(n as f64 / count as f64);
             #[allow(clippy::disallowed_methods, reason = "agents of a simulation end with its process")]
             tokio::spawn(async move {
                 let lived = if push {
-                    push_forever(&node, &news).await
+                    push_forever(&node, &news, &gate).await
                 } else {
-                    poll_forever(&node, &news, offset).await
+                    poll_forever(&node, &news, &gate, offset).await
                 };
                 if let Err(error) = lived {
                     news.send(News::Failed(format!("{error:#}"))).ok();
@@ -240,7 +242,10 @@ async fn tell(mut heard: mpsc::UnboundedReceiver<News>, count: usize) -> Result<
 }
 
 /// An agent that is pushed to; after a lost connection it comes again as Steeple's agent does, from what it knows.
-async fn push_forever(node: &Node, news: &mpsc::UnboundedSender<News>) -> Result<()> {
+///
+/// The first connections pass a gate: nobody starts thousands of agents in one second. What follows a restart of the server does not.
+async fn push_forever(node: &Node, news: &mpsc::UnboundedSender<News>, gate: &Semaphore) -> Result<()> {
+    let mut first = Some(gate.acquire().await?);
     let (mut revision, mut log_id) = (0, String::new());
     let mut synced_once = false;
     let mut pause = Duration::from_millis(250);
@@ -262,8 +267,8 @@ async fn push_forever(node: &Node, news: &mpsc::UnboundedSender<News>) -> Result
             if !message.more {
                 (revision, log_id) = (message.revision, message.log_id);
                 if !std::mem::replace(&mut complete, true) {
-                    let first = !std::mem::replace(&mut synced_once, true);
-                    news.send(if first { News::Held } else { News::Back })?;
+                    synced_once = true;
+                    news.send(if first.take().is_some() { News::Held } else { News::Back })?;
                     pause = Duration::from_millis(250);
                 }
             }
@@ -273,9 +278,15 @@ async fn push_forever(node: &Node, news: &mpsc::UnboundedSender<News>) -> Result
 }
 
 /// An agent that polls as SPIRE's does.
-async fn poll_forever(node: &Node, news: &mpsc::UnboundedSender<News>, offset: Duration) -> Result<()> {
+async fn poll_forever(
+    node: &Node,
+    news: &mpsc::UnboundedSender<News>,
+    gate: &Semaphore,
+    offset: Duration,
+) -> Result<()> {
     let mut known: BTreeMap<String, i64> = BTreeMap::new();
     let (mut first, mut lost) = (true, false);
+    let mut turn = Some(gate.acquire().await?);
     loop {
         let new = |revisions: &[EntryRevision]| {
             let news = revisions.iter().filter(|r| known.get(&r.id) != Some(&r.revision_number));
@@ -289,6 +300,7 @@ async fn poll_forever(node: &Node, news: &mpsc::UnboundedSender<News>, offset: D
                         news.send(News::Seen(entry.id))?;
                     }
                 }
+                turn.take();
                 if std::mem::take(&mut first) {
                     news.send(News::Held)?;
                     tokio::time::sleep(offset).await;
