@@ -91,6 +91,7 @@ impl Matched {
             spiffe_id: entry.spiffe_id.to_string(),
             hint: entry.hint.clone(),
             entry_ttl: i64::from(entry.x509_svid_ttl),
+            chain: chain(&entry.id, facts),
             ..pb::Match::default()
         };
         if let (Some(svid), Some(held)) = (&svid, &held) {
@@ -142,6 +143,12 @@ impl Matched {
         }
         Self { expired, holds: svid.is_some(), issued: svid.is_some() || error.is_none(), proto, error }
     }
+}
+
+fn chain(entry_id: &str, facts: &Facts<'_>) -> Vec<String> {
+    let Answer::Told(answer) = &facts.answer else { return Vec::new() };
+    let known = answer.entries.iter().find(|entry| entry.entry_id == entry_id);
+    known.map(|entry| entry.chain.clone()).unwrap_or_default()
 }
 
 fn expired_text(entry: &Entry) -> String {

@@ -73,6 +73,9 @@ pub struct Match {
     pub authority_expires_at: i64,
     #[prost(message, repeated, tag = "9")]
     pub reasons: ::prost::alloc::vec::Vec<super::super::server::v1::Reason>,
+    /// The way from the entry's parent up to this agent, as the server says.
+    #[prost(string, repeated, tag = "10")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NearMiss {

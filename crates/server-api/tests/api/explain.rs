@@ -50,7 +50,8 @@ async fn people_are_told_of_parents_selectors_and_lifetimes() {
     let lifetime = told.entries[0].lifetime.unwrap();
     assert!(lifetime.ttl < lifetime.entry_ttl && lifetime.ttl > 0, "{lifetime:?}");
 
-    let told = registrations(&server, RegistrationsRequest { agent_id: agent.to_string(), ..about(&mine.id) }).await;
+    let told =
+        registrations(&server, RegistrationsRequest { agent_id: agent.to_string(), ..about(&mine.id) }).await;
     assert_eq!(told.entries[0].chain, [agent.to_string()]);
     assert!(told.agent.unwrap().known);
 
@@ -60,7 +61,15 @@ async fn people_are_told_of_parents_selectors_and_lifetimes() {
     assert_eq!(codes(&told.reasons), ["NO_ENTRY"]);
 
     let selectors = selectors(&["uid:1"]);
-    let told = registrations(&server, RegistrationsRequest { selectors: selectors.clone(), agent_id: agent.to_string(), ..Default::default() }).await;
+    let told = registrations(
+        &server,
+        RegistrationsRequest {
+            selectors: selectors.clone(),
+            agent_id: agent.to_string(),
+            ..Default::default()
+        },
+    )
+    .await;
     // What matches, and does not lead there; then what nearly matches.
     let ids: Vec<&str> = told.entries.iter().map(|entry| entry.entry_id.as_str()).collect();
     assert_eq!(ids, [&*lost.id, &*mine.id]);
@@ -68,7 +77,8 @@ async fn people_are_told_of_parents_selectors_and_lifetimes() {
 
     let foreign = RegistrationsRequest { spiffe_id: "spiffe://other.org/x".into(), ..Default::default() };
     assert_eq!(codes(&registrations(&server, foreign).await.reasons), ["FOREIGN_TRUST_DOMAIN"]);
-    let unknown = RegistrationsRequest { agent_id: "spiffe://example.org/spire/agent/x".into(), ..Default::default() };
+    let unknown =
+        RegistrationsRequest { agent_id: "spiffe://example.org/spire/agent/x".into(), ..Default::default() };
     assert_eq!(codes(&registrations(&server, unknown).await.reasons), ["AGENT_NOT_ATTESTED"]);
 }
 
@@ -80,7 +90,10 @@ async fn bad_questions_are_refused() {
     assert_eq!(refused.code(), Code::InvalidArgument);
     let nope = RegistrationsRequest { agent_id: "nope".into(), ..Default::default() };
     let refused = client.registrations(nope).await.unwrap_err();
-    assert!(refused.code() == Code::InvalidArgument && refused.message().starts_with("agent_id: "), "{refused}");
+    assert!(
+        refused.code() == Code::InvalidArgument && refused.message().starts_with("agent_id: "),
+        "{refused}"
+    );
     let (_, channel) = server.agent("one").await;
     let values: Vec<String> = (0..1001).map(|i| format!("uid:{i}")).collect();
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
@@ -102,7 +115,10 @@ async fn an_agent_is_told_of_complete_matches_only_and_no_selectors() {
 
     let told = for_agent(channel.clone(), &["uid:1"], "").await;
     assert_eq!(told.len(), 1);
-    assert_eq!((&*told[0].entry_id, told[0].reached, &told[0].chain), (&*mine.id, true, &vec![agent.to_string()]));
+    assert_eq!(
+        (&*told[0].entry_id, told[0].reached, &told[0].chain),
+        (&*mine.id, true, &vec![agent.to_string()])
+    );
 
     let told = for_agent(channel.clone(), &["uid:1", "path:/secret", "gid:5"], "").await;
     let found = told.iter().find(|entry| entry.entry_id == other.id).unwrap();
@@ -124,7 +140,8 @@ async fn an_agent_is_told_of_complete_matches_only_and_no_selectors() {
 async fn who_may_ask() {
     let server = start(Options { explain_to_agents: false, ..Options::default() }).await;
     let (_, channel) = server.agent("one").await;
-    let refused = ExplainClient::new(channel.clone()).for_agent(ForAgentRequest::default()).await.unwrap_err();
+    let refused =
+        ExplainClient::new(channel.clone()).for_agent(ForAgentRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
     let refused = ExplainClient::new(server.local()).for_agent(ForAgentRequest::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "it is about the caller");

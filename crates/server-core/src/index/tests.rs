@@ -338,7 +338,10 @@ fn the_way_from_an_entry_to_its_agents_is_told() {
     // Two that are each other's parent.
     index.set_entry(entry("round", "/about", "/round", &["x"]));
     index.set_entry(entry("about", "/round", "/about", &["x"]));
-    let named = Entry { selectors: vec![Selector::new("spiffe_id", id(AGENT).as_str())], ..entry("token", AGENT, "/mine", &[]) };
+    let named = Entry {
+        selectors: vec![Selector::new("spiffe_id", id(AGENT).as_str())],
+        ..entry("token", AGENT, "/mine", &[])
+    };
     index.set_entry(named);
     let (one, two) = (id(AGENT), id("/spire/agent/two"));
     assert_eq!(index.lineage(&one, "leaf"), Some(vec![id("/mid"), id("/nodes"), one.clone()]));

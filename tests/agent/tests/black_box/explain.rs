@@ -204,6 +204,8 @@ async fn faults_of_entries_are_named() -> Result<()> {
     ensure!(told.text("TTL_CLAMPED").contains("instead of 864000 s"), "{told:?}");
     let matched = &told.answer["matched"][0];
     ensure!(matched["svid_expires_at"] == matched["authority_expires_at"], "{matched}");
+    let chain = matched["chain"].as_array().context("no chain")?;
+    ensure!(chain.len() == 2 && chain[0] == NODE, "{matched}");
     let number =
         |field: &str| matched[field].as_str().and_then(|text| text.parse::<i64>().ok()).unwrap_or_default();
     ensure!(number("svid_issued_at") < number("rotates_at"), "{matched}");

@@ -102,6 +102,9 @@ fn attested(text: &mut String, answer: &WhyResponse) {
 
 fn matched(text: &mut String, one: &Match, now: i64) {
     let _ = writeln!(text, "\nMatches     {}  {}", one.entry_id, one.spiffe_id);
+    if !one.chain.is_empty() {
+        let _ = writeln!(text, "  chain     {}", one.chain.join(" <- "));
+    }
     if one.svid_expires_at != 0 {
         let _ = writeln!(text, "  issued    {}", go::rfc3339_utc(one.svid_issued_at));
         let _ = writeln!(text, "  expires   {}", when(one.svid_expires_at, now));

@@ -29,6 +29,7 @@ fn text() {
         matched: vec![Match {
             entry_id: "e".into(),
             spiffe_id: "spiffe://td/w".into(),
+            chain: vec!["spiffe://td/node".into(), "spiffe://td/agent".into()],
             svid_issued_at: 100,
             svid_expires_at: 3700,
             rotates_at: 1900,
@@ -65,6 +66,7 @@ fn text() {
          Selector    unix:uid:7\n\
          \n\
          Matches     e  spiffe://td/w\n\
+         \x20 chain     spiffe://td/node <- spiffe://td/agent\n\
          \x20 issued    1970-01-01T00:01:40Z\n\
          \x20 expires   1970-01-01T01:01:40Z (in 1h0m0s)\n\
          \x20 rotates   1970-01-01T00:31:40Z (in 30m0s)\n\
