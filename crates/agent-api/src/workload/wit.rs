@@ -43,7 +43,7 @@ impl WorkloadApi {
             })?),
         };
         let mut caller = self.admit(&request, Called::Workload("FetchWITSVID")).await?;
-        let mut subscribed = self.0.state.subscribe(&caller.selectors);
+        let mut subscribed = self.0.state.watch(&caller.selectors);
         let fits = |entry: &Entry| wanted.as_ref().is_none_or(|id| *id == entry.spiffe_id);
         let entry = self.wait_for_entry(&mut subscribed, &caller, fits).await;
         caller.ended(entry)?;
