@@ -38,3 +38,5 @@ mod slow_readers;
 mod bad_input;
 #[path = "black_box/no_keys.rs"]
 mod no_keys;
+#[path = "black_box/systemd.rs"]
+mod systemd;

@@ -156,7 +156,7 @@ proptest! {
             prop_assert!(path.starts_with(&place.anchors[0].path));
             prop_assert!(place.holds(&text));
             // Nobody else's path holds the claim.
-            let elsewhere = format!("0::/elsewhere{}\n", path);
+            let elsewhere = format!("0::/elsewhere{path}\n");
             prop_assert!(!place.holds(&elsewhere));
         }
     }

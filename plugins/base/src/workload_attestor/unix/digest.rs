@@ -37,13 +37,12 @@ impl Digests {
                 if let Some(digest) = known.digests.get(&stamp) {
                     return Ok(digest.clone());
                 }
-                match known.reading.get(&stamp) {
-                    Some(reading) => reading.clone(),
-                    None => {
-                        let (over, reading) = watch::channel(());
-                        known.reading.insert(stamp, reading);
-                        break Reading { digests: self.clone(), stamp, _over: over };
-                    }
+                if let Some(reading) = known.reading.get(&stamp) {
+                    reading.clone()
+                } else {
+                    let (over, reading) = watch::channel(());
+                    known.reading.insert(stamp, reading);
+                    break Reading { digests: self.clone(), stamp, _over: over };
                 }
             };
             // The error is the end.
@@ -142,7 +141,6 @@ mod tests {
         let digests = Digests::default();
         let open = || File::open(&path).unwrap();
         // The first gives up at once; what it began goes on.
-        drop(std::pin::pin!(digests.of(open())));
         let mut first = Box::pin(digests.of(open()));
         let _ = tokio::time::timeout(std::time::Duration::ZERO, &mut first).await;
         drop(first);
