@@ -167,3 +167,24 @@ pub fn past_limits(record: &Record, subject: &str) -> Vec<String> {
     }
     past
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Notes, Unit};
+
+    #[test]
+    fn a_target_is_a_ratio_in_one_run() {
+        let mut record = Record::default();
+        // A machine four times slower than the one the targets were set on: 400 µs are as good as 100 there.
+        for (subject, micros) in [("steeple", 400.0), ("spire", 1400.0)] {
+            Notes { record: &mut record, subject }.cpu("sign/x509-batch-50/server-cpu-each", micros, None);
+        }
+        Notes { record: &mut record, subject: "steeple" }.one("idle/agent-rss", Unit::Mebibytes, 13.0);
+        let judged = judge(&record, "steeple", "spire");
+        let verdicts: Vec<&Verdict> = judged.iter().filter_map(|(_, verdict)| verdict.as_ref()).collect();
+        assert_eq!(verdicts.len(), 1, "what only one of them has is not judged");
+        assert!(verdicts[0].met() && !verdicts[0].absolute);
+        assert_eq!(past_limits(&record, "steeple"), ["idle/agent-rss: 13.0 MiB, the limit is 12 MiB"]);
+    }
+}

@@ -19,6 +19,8 @@ const CREATE_LIMIT: f64 = 20.0;
 const CREATE_SLACK: f64 = 2.0;
 /// The last tenth against the first.
 const GROWTH_LIMIT: f64 = 2.0;
+/// The same where the work is another program's and only its time is known: others share the machine.
+const GROWTH_LIMIT_OF_TIME: f64 = 4.0;
 const START_LIMIT: Duration = Duration::from_secs(20);
 /// Statements a second.
 const IDLE_LIMIT: f64 = 1.0;
@@ -59,7 +61,7 @@ struct Sizes {
 
 fn create(deployment: &Deployment, database: &Database, plan: &Sizes) -> Result<Vec<String>> {
     let each = plan.scale / FILES;
-    let mut times = Vec::new();
+    let (mut times, mut costs) = (Vec::new(), Vec::new());
     let cpu = cpu_seconds(deployment)?;
     if plan.statements {
         statements::forget(database)?;
@@ -67,9 +69,10 @@ fn create(deployment: &Deployment, database: &Database, plan: &Sizes) -> Result<
     for file in 0..FILES {
         let path = deployment.path("entries.json");
         std::fs::write(&path, entries(file * each, each))?;
-        let begin = Instant::now();
+        let (begin, before) = (Instant::now(), cpu_seconds(deployment)?);
         let ran = deployment.server(&["entry", "create", "-data", &path.to_string_lossy()]);
         times.push(begin.elapsed().as_secs_f64());
+        costs.push(cpu_seconds(deployment)? - before);
         anyhow::ensure!(ran.code == Some(0), "entry create: {}{}", ran.stdout, ran.stderr);
         if plan.statements {
             statements::tell(database, &format!("file {file}"))?;
@@ -78,17 +81,22 @@ fn create(deployment: &Deployment, database: &Database, plan: &Sizes) -> Result<
     let all = times.iter().sum::<f64>();
     // Of three each: other work on the machine must not count.
     let best = |times: &[f64]| times.iter().copied().fold(f64::INFINITY, f64::min);
-    let growth = best(&times[FILES - 3..]) / best(&times[..3]);
+    // SQLite works in the server's own process: there its CPU tells, whatever else the machine does.
+    let (told, growth_limit) = match database.engine() {
+        Engine::Sqlite => (&costs, GROWTH_LIMIT),
+        _ => (&times, GROWTH_LIMIT_OF_TIME),
+    };
+    let growth = best(&told[FILES - 3..]) / best(&told[..3]);
     let limit = (CREATE_LIMIT * plan.scale as f64 / 100_000.0 + CREATE_SLACK).min(CREATE_LIMIT);
     let cpu = cpu_seconds(deployment)? - cpu;
-    let tenths: Vec<String> = times.iter().map(|time| format!("{time:.2}")).collect();
+    let tenths: Vec<String> = told.iter().map(|time| format!("{time:.2}")).collect();
     println!("  entry create -data: {all:.2} s, the server's CPU {cpu:.2} s (limit {limit} s)");
-    println!("  tenths: {}; growth {growth:.2} (limit {GROWTH_LIMIT})", tenths.join(" "));
+    println!("  tenths: {}; growth {growth:.2} (limit {growth_limit})", tenths.join(" "));
     let mut late = Vec::new();
     if cpu > limit {
         late.push(format!("creating {} entries took {cpu:.2} s of CPU", plan.scale));
     }
-    if growth > GROWTH_LIMIT {
+    if growth > growth_limit {
         late.push(format!("the last entries cost {growth:.2} times the first"));
     }
     if plan.statements

@@ -91,3 +91,16 @@ fn numbers(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let [2, s_len, s @ ..] = rest else { return None };
     (s.len() == usize::from(*s_len)).then_some((r, s))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_is_two_numbers() {
+        assert_eq!(numbers(&[0x30, 7, 2, 2, 0, 0x80, 2, 1, 5]), Some((&[0, 0x80][..], &[5][..])));
+        for bad in [&[][..], &[0x30, 7, 2, 9, 0], &[0x30, 4, 2, 1, 1, 2, 2]] {
+            assert_eq!(numbers(bad), None);
+        }
+    }
+}
