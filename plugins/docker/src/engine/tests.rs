@@ -52,11 +52,10 @@ pub fn fake(does: Does) -> Fake {
                 let read = stream.read(&mut request).await.unwrap_or(0);
                 log.lock().unwrap().push(String::from_utf8_lossy(&request[..read]).into_owned());
                 let _ = match does {
-                    Does::Says(bytes) => stream.write_all(&bytes).await,
                     Does::Hangs => std::future::pending().await,
                     Does::ClosesAtOnce => Ok(()),
                     Does::Recovers(after, _) if number < after => Ok(()),
-                    Does::Recovers(_, bytes) => stream.write_all(&bytes).await,
+                    Does::Says(bytes) | Does::Recovers(_, bytes) => stream.write_all(&bytes).await,
                     Does::Drips(head) => {
                         let _ = stream.write_all(&head).await;
                         loop {
