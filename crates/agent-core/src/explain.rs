@@ -107,8 +107,7 @@ fn near_miss(entry: &Arc<Entry>, question: Question<'_>) -> Option<NearMiss> {
     let told = match question.depth {
         Depth::OneMissing => near.missing.len() == 1 && held > 0,
         Depth::Near => match near.cause {
-            Cause::Typo(_) => true,
-            Cause::AttestorFailed(_) | Cause::AttestorDisabled(_) => true,
+            Cause::Typo(_) | Cause::AttestorFailed(_) | Cause::AttestorDisabled(_) => true,
             Cause::Missing => held > 0 && near.missing.len() <= MOST_MISSING,
         },
     };

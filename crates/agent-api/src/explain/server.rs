@@ -15,7 +15,7 @@ use crate::failure::ServerError;
 pub(super) enum Answer {
     /// There was no need, or no time.
     NotAsked,
-    Told(pb::ForAgentResponse),
+    Told(Box<pb::ForAgentResponse>),
     /// It does not serve the question: SPIRE's, or switched off.
     Cannot,
     /// This agent is refused.
@@ -54,7 +54,7 @@ pub(super) async fn ask(inner: &Inner, asked: &Asked, workload: &SelectorSet) ->
     let request = pb::ForAgentRequest { selectors, spiffe_id };
     let mut client = inner.link.explain();
     let status = match tokio::time::timeout(PATIENCE, client.for_agent(request)).await {
-        Ok(Ok(response)) => return Answer::Told(response.into_inner()),
+        Ok(Ok(response)) => return Answer::Told(Box::new(response.into_inner())),
         Ok(Err(status)) => status,
         Err(_) => return Answer::Failed("the server did not answer in time".to_owned()),
     };

@@ -211,9 +211,8 @@ fn why_not(facts: &Facts<'_>) -> Vec<Told> {
         let why = if facts.asked.by_root { stand.reason.as_str() } else { "" };
         let text = if why.is_empty() { String::new() } else { format!("{} {why}", reason.meaning()) };
         reasons.push(told(reason, text));
-    } else if let Answer::Denied(denial, error) = &facts.answer
-        && let Some(reason) = of_denial(*denial)
-    {
+    } else if let Answer::Denied(denial, error) = &facts.answer {
+        let reason = of_denial(*denial);
         let error = if facts.asked.by_root { error } else { "" };
         let text = if error.is_empty() { String::new() } else { format!("{} {error}", reason.meaning()) };
         reasons.push(told(reason, text));
@@ -258,12 +257,11 @@ fn foreign<'a>(facts: &'a Facts<'_>) -> Option<&'a steeple_spiffe::SpiffeId> {
     facts.asked.wanted.as_ref().filter(|id| id.trust_domain() != facts.state.trust_domain)
 }
 
-fn of_denial(denial: Denial) -> Option<Reason> {
+fn of_denial(denial: Denial) -> Reason {
     match denial {
-        Denial::Banned => Some(Reason::AgentBanned),
-        Denial::Expired => Some(Reason::AgentExpired),
-        Denial::NotAttested => Some(Reason::AgentNotAttested),
-        Denial::NotActive | Denial::MustReattest => Some(Reason::AgentNotAttested),
+        Denial::Banned => Reason::AgentBanned,
+        Denial::Expired => Reason::AgentExpired,
+        Denial::NotAttested | Denial::NotActive | Denial::MustReattest => Reason::AgentNotAttested,
     }
 }
 
