@@ -242,4 +242,20 @@ mod tests {
         assert_eq!(session.take(asks(&["a", "b", ""], &second.nonce)), Step::Wait, "the same names");
         assert_eq!(session.take(asks(&["a"], &second.nonce)), Step::Respond);
     }
+
+    #[test]
+    fn what_is_no_request_is_told_and_a_client_that_has_gone_is_not() {
+        for (code, told) in [
+            (Code::Internal, true),
+            (Code::OutOfRange, true),
+            (Code::Unimplemented, true),
+            (Code::Cancelled, false),
+            (Code::Unknown, false),
+            (Code::Unavailable, false),
+        ] {
+            let outcome = heard::<()>(Err(Status::new(code, "")));
+            assert_eq!(outcome.is_err(), told, "{code:?}");
+        }
+        assert!(heard::<()>(Ok(None)).is_ok_and(|gone| gone.is_none()));
+    }
 }
