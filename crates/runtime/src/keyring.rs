@@ -9,10 +9,10 @@ use zeroize::Zeroizing;
 
 /// Why the keyring does not do what was asked.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {what} the kernel keyring: {source}")]
+#[error("cannot {what} the kernel keyring: {why}")]
 pub struct KeyringError {
     what: &'static str,
-    source: KeyError,
+    why: KeyError,
 }
 
 /// A secret that nobody stored again for this long is forgotten.
@@ -20,7 +20,7 @@ const LIFETIME_SECS: usize = 14 * 24 * 3600;
 
 /// What is stored under `name`, if anything.
 pub fn load(name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KeyringError> {
-    let wrong = |source| KeyringError { what: "read from", source };
+    let wrong = |why| KeyringError { what: "read from", why };
     let ring = ring().map_err(wrong)?;
     let key = match ring.search(name) {
         Ok(key) => key,
@@ -32,14 +32,14 @@ pub fn load(name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KeyringError> {
 
 /// Stores `secret` under `name`, or makes it last anew.
 pub fn store(name: &str, secret: &[u8]) -> Result<(), KeyringError> {
-    let wrong = |source| KeyringError { what: "write to", source };
+    let wrong = |why| KeyringError { what: "write to", why };
     let key = ring().and_then(|ring| ring.add_key(name, secret)).map_err(wrong)?;
     key.set_timeout(LIFETIME_SECS).map_err(wrong)
 }
 
 /// Forgets what is stored under `name`.
 pub fn remove(name: &str) -> Result<(), KeyringError> {
-    let wrong = |source| KeyringError { what: "remove from", source };
+    let wrong = |why| KeyringError { what: "remove from", why };
     let ring = ring().map_err(wrong)?;
     match ring.search(name) {
         Ok(key) => key.invalidate().map_err(wrong),

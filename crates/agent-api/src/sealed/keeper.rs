@@ -123,8 +123,14 @@ impl Sealed {
                 metrics::counter!("sealed_state_writes", "status" => "OK").increment(1);
                 metrics::gauge!("sealed_state_bytes").set(bytes as f64);
                 let (x509_svids, jwt_svids) = keeper.tracker.svid_counts();
-                tracing::debug!(subsystem_name = "sealed_state", bytes, x509_svids, jwt_svids, "Agent state written");
-                Ok(clock::monotonic() - started)
+                tracing::debug!(
+                    subsystem_name = "sealed_state",
+                    bytes,
+                    x509_svids,
+                    jwt_svids,
+                    "Agent state written"
+                );
+                Ok(clock::monotonic().saturating_sub(started))
             }
             Err(error) => {
                 // Neither the file nor what is known to be in it can be relied on.

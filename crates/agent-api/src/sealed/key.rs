@@ -72,9 +72,16 @@ pub enum KeyError {
     #[error("sealed_state: cannot {what} {}: {source}", path.display())]
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("sealed_state: {0}; choose another mode, or allow keyctl and add_key where the agent runs")]
-    Keyring(#[from] KeyringError),
+    Keyring(KeyringError),
     #[error("sealed_state: no random bytes")]
     Random,
+}
+
+/// Its text is in ours: it is no source beside it.
+impl From<KeyringError> for KeyError {
+    fn from(error: KeyringError) -> Self {
+        Self::Keyring(error)
+    }
 }
 
 /// Name of the systemd credential.

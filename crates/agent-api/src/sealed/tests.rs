@@ -88,12 +88,7 @@ fn kept(name: &str) -> KeptSvid {
 }
 
 fn token() -> Token {
-    Token {
-        token: TOKEN.into(),
-        key_id: "kid".into(),
-        issued_at: NOW * 1000,
-        expires_at: (NOW + 300) * 1000,
-    }
+    Token { token: TOKEN.into(), key_id: "kid".into(), issued_at: NOW * 1000, expires_at: (NOW + 300) * 1000 }
 }
 
 fn jwt_key() -> JwtKey {
@@ -339,8 +334,7 @@ fn forgetting_removes_file_and_key_and_nothing_empty_is_written() {
 fn switched_off_it_leaves_nothing_behind() {
     let dir = TempDir::new().unwrap();
     sealed(dir.path()).write(&filled(), &agent()).unwrap();
-    let key =
-        SealingKeyConfig { mode: SealingMode::Off, path: None, credentials: None, file_allowed: true };
+    let key = SealingKeyConfig { mode: SealingMode::Off, path: None, credentials: None, file_allowed: true };
     let config = SealedConfig { data_dir: dir.path().to_owned(), trust_domain: domain(), key };
     assert!(Sealed::open(config, Arc::new(FakeClock::new(NOW))).unwrap().is_none());
     assert_eq!(names(&dir), BTreeSet::new());
@@ -355,7 +349,7 @@ fn a_disk_that_cannot_be_written_is_tried_again_ever_more_rarely_and_then_everyt
     fs::rename(&data, dir.path().join("away")).unwrap();
     let waits: Vec<Duration> = (0..9).map(|_| sealed.write(&state, &agent()).unwrap_err()).collect();
     assert_eq!(waits[..3], [2, 4, 8].map(Duration::from_secs));
-    assert_eq!(waits[8], Duration::from_secs(60));
+    assert_eq!(waits[8], Duration::from_mins(1));
     fs::rename(dir.path().join("away"), &data).unwrap();
     sealed.write(&state, &agent()).unwrap();
     assert_eq!(restart(&data).unwrap().svid_counts(), (2, 1));

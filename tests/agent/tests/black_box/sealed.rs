@@ -249,7 +249,7 @@ async fn full_disk(d: &mut Deployment, mount: &Path) -> Result<()> {
     d.entry_for_me("before", "/before")?;
     x509_of(d, 1).await?;
     let filler = mount.join("filler");
-    std::fs::write(&filler, vec![0_u8; 1 << 20]).expect_err("512 KiB hold 1 MiB");
+    ensure!(std::fs::write(&filler, vec![0_u8; 1 << 20]).is_err(), "512 KiB hold 1 MiB");
     let said = |d: &Deployment, text: &str| log(d).contains(text);
     let mut entries = 1;
     while !said(d, "Agent state cannot be written") {
@@ -261,9 +261,7 @@ async fn full_disk(d: &mut Deployment, mount: &Path) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(600)).await;
     }
     std::fs::remove_file(&filler)?;
-    d.eventually("it is written again", Duration::from_secs(120), || {
-        said(d, "Agent state is written again")
-    })?;
+    d.eventually("it is written again", Duration::from_mins(2), || said(d, "Agent state is written again"))?;
     kill_agent(d, entries, 0)?;
     d.server.take().context("no server")?.kill();
     spawn(d)?;
@@ -313,7 +311,7 @@ async fn measure(entries: usize, mode: &str) -> Result<()> {
         d.server_ok(&["entry", "create", "-data", &file.to_string_lossy()])?;
     }
     let (before, _) = x509_of(&d, 1).await?;
-    let end = Instant::now() + Duration::from_secs(300);
+    let end = Instant::now() + Duration::from_mins(5);
     loop {
         if log(&d).matches("SVID updated").count() > entries {
             break;

@@ -96,7 +96,9 @@ fn debug_shows_where_and_not_what() {
 
 #[test]
 fn modes_are_read_by_name() {
-    for (name, mode) in [("auto", SealingMode::Auto), ("off", SealingMode::Off), ("keyring", SealingMode::Keyring)] {
+    for (name, mode) in
+        [("auto", SealingMode::Auto), ("off", SealingMode::Off), ("keyring", SealingMode::Keyring)]
+    {
         assert_eq!(name.parse::<SealingMode>().unwrap(), mode);
     }
     let error = "tpm".parse::<SealingMode>().unwrap_err().to_string();
