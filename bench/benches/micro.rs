@@ -28,14 +28,14 @@ use steeple_spiffe::{KeyType, PrivateKey, SpiffeId, TrustDomain};
 type Micro = (&'static str, usize, fn(usize) -> Result<()>);
 
 const ALL: &[Micro] = &[
-    ("id-parse", 20_000, id_parse),
-    ("entry-match", 20_000, entry_match),
-    ("index-update", 5000, index_update),
-    ("csr-verify", 100, csr_verify),
-    ("certificate-build", 5000, certificate_build),
-    ("certificate-sign", 200, certificate_sign),
-    ("response-encode", 5000, response_encode),
-    ("hcl-parse", 200, hcl_parse),
+    ("id-parse", 5000, id_parse),
+    ("entry-match", 5000, entry_match),
+    ("index-update", 500, index_update),
+    ("csr-verify", 20, csr_verify),
+    ("certificate-build", 1000, certificate_build),
+    ("certificate-sign", 40, certificate_sign),
+    ("response-encode", 500, response_encode),
+    ("hcl-parse", 40, hcl_parse),
 ];
 
 fn main() -> Result<()> {
