@@ -23,7 +23,10 @@ const LONG: Duration = Duration::from_secs(90);
 /// A node certificate, and both configurations with x509pop: that agent may attest again and again.
 fn with_x509pop(d: &Deployment) -> Result<()> {
     let f = |name: &str| d.path(name).to_string_lossy().into_owned();
-    std::fs::write(d.path("ext"), "basicConstraints=critical,CA:false\nkeyUsage=critical,digitalSignature\n")?;
+    std::fs::write(
+        d.path("ext"),
+        "basicConstraints=critical,CA:false\nkeyUsage=critical,digitalSignature\n",
+    )?;
     for (name, more) in [("ca", vec!["-x509", "-days", "2"]), ("node", vec![])] {
         let out = f(&format!("{name}.{}", if more.is_empty() { "csr" } else { "pem" }));
         let (key, subject) = (f(&format!("{name}.key")), format!("/CN={name}"));
@@ -35,8 +38,22 @@ fn with_x509pop(d: &Deployment) -> Result<()> {
     let (csr, out, ext) = (f("node.csr"), f("node.pem"), f("ext"));
     let (ca, ca_key) = (f("ca.pem"), f("ca.key"));
     openssl(&[
-        "x509", "-req", "-in", &csr, "-CA", &ca, "-CAkey", &ca_key, "-days", "2", "-out", &out, "-extfile",
-        &ext, "-set_serial", "7",
+        "x509",
+        "-req",
+        "-in",
+        &csr,
+        "-CA",
+        &ca,
+        "-CAkey",
+        &ca_key,
+        "-days",
+        "2",
+        "-out",
+        &out,
+        "-extfile",
+        &ext,
+        "-set_serial",
+        "7",
     ])?;
     let server = format!("ca_bundle_path = \"{ca}\"");
     let agent = format!("private_key_path = \"{}\" certificate_path = \"{out}\"", f("node.key"));
@@ -141,7 +158,9 @@ fn state(metrics: u16) -> Result<String> {
 
 fn stands(d: &Deployment, metrics: u16, wanted: &str) -> Result<()> {
     d.eventually(&format!("state {wanted}"), LONG, || state(metrics).is_ok_and(|now| now == wanted))
-        .with_context(|| format!("{:?}; {}", state(metrics), d.agent.as_ref().map(|a| a.log()).unwrap_or_default()))
+        .with_context(|| {
+            format!("{:?}; {}", state(metrics), d.agent.as_ref().map(|a| a.log()).unwrap_or_default())
+        })
 }
 
 /// What a file of SPIRE's form keeps under any key.
@@ -176,7 +195,8 @@ async fn a_banned_agent_drops_everything_and_comes_back_without_a_restart() -> R
     d.eventually("no agent SVID on disk", LONG, || holds(&data, "\"svid\":[]"))?;
     d.eventually("no key on disk", LONG, || keys.exists() && !holds(&keys, &secret))?;
     d.eventually("not ready", LONG, || {
-        ready(health).is_ok_and(|(code, body)| code == 500 && body.to_string().contains("\"state\":\"banned\""))
+        ready(health)
+            .is_ok_and(|(code, body)| code == 500 && body.to_string().contains("\"state\":\"banned\""))
     })?;
     ensure!(get(health, "/live")?.0 == 200, "restarting it would not help");
     let again = d.agent_api(&["api", "fetch", "x509", "-timeout", "4s"]);
@@ -239,7 +259,10 @@ async fn an_agent_outlives_a_server_that_is_away_for_longer_than_its_svid() -> R
     with_x509pop(&d)?;
     // The authority must survive its server.
     let config = std::fs::read_to_string(d.path("server.conf"))?;
-    let keys = format!("KeyManager \"disk\" {{ plugin_data {{ keys_path = \"{}\" }} }}", d.path("server/keys.json").display());
+    let keys = format!(
+        "KeyManager \"disk\" {{ plugin_data {{ keys_path = \"{}\" }} }}",
+        d.path("server/keys.json").display()
+    );
     std::fs::write(d.path("server.conf"), config.replace("KeyManager \"memory\" { plugin_data {} }", &keys))?;
     d.start_server()?;
     d.start_agent_with(&[])?;
@@ -258,7 +281,11 @@ async fn an_agent_outlives_a_server_that_is_away_for_longer_than_its_svid() -> R
 }
 
 /// A new entry reaches the stream that was open all the time.
-async fn entry_is_followed(d: &Deployment, parent: &str, open: &mut Streaming<X509svidResponse>) -> Result<()> {
+async fn entry_is_followed(
+    d: &Deployment,
+    parent: &str,
+    open: &mut Streaming<X509svidResponse>,
+) -> Result<()> {
     let selector = format!("unix:uid:{}", steeple_e2e::uid());
     let parent = format!("spiffe://example.org{parent}");
     let id = "spiffe://example.org/later";
@@ -311,7 +338,8 @@ async fn a_server_that_was_set_up_anew_is_taken_up_with_its_new_bundle() -> Resu
         bail!("the stream ended")
     };
     let log = || d.agent.as_ref().map(steeple_e2e::Daemon::log).unwrap_or_default();
-    let id = tokio::time::timeout(LONG, following).await.with_context(|| format!("nothing new: {}", log()))??;
+    let id =
+        tokio::time::timeout(LONG, following).await.with_context(|| format!("nothing new: {}", log()))??;
     ensure!(id == first.svids[0].spiffe_id, "{id}");
     stands(&d, metrics, "ready")?;
     ensure!(log().contains("rebootstrapping"), "{}", log());
@@ -320,7 +348,8 @@ async fn a_server_that_was_set_up_anew_is_taken_up_with_its_new_bundle() -> Resu
 
 /// Runs on SPIRE's agent, too.
 #[test]
-fn where_spires_exits_are_asked_for_a_server_set_up_anew_ends_the_agent_and_the_next_start_takes_it_up() -> Result<()> {
+fn where_spires_exits_are_asked_for_a_server_set_up_anew_ends_the_agent_and_the_next_start_takes_it_up()
+-> Result<()> {
     let options = format!("rebootstrap_mode = \"auto\"\nrebootstrap_delay = \"1s\"\n{EXITS}");
     let mut d = Deployment::builder().agent_options(&options).disk_keys().prepare()?;
     with_x509pop(&d)?;
@@ -358,7 +387,8 @@ fn rebootstrap_mode_always_does_not_run_with_a_join_token() -> Result<()> {
 /// Runs on SPIRE's agent, too.
 #[test]
 fn another_agents_workload_api_gives_the_first_bundle() -> Result<()> {
-    let mut d = Deployment::builder().agent_options("allow_unauthenticated_verifiers = true").start_with_agent()?;
+    let mut d =
+        Deployment::builder().agent_options("allow_unauthenticated_verifiers = true").start_with_agent()?;
     let config = std::fs::read_to_string(d.path("agent.conf"))?;
     let from = format!("trust_bundle_spiffe_workload_api = \"unix://{}\"", d.workload_socket().display());
     let path = format!("trust_bundle_path = \"{}\"", d.path("bundle.pem").display());
