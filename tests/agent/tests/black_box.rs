@@ -1,6 +1,7 @@
 //! One program for all of an agent's black-box tests; one module for each subject.
 
 #![allow(clippy::disallowed_methods, reason = "a black box looks at the real clock")]
+#![allow(clippy::print_stdout, reason = "figures are told")]
 
 #[path = "black_box/cilium.rs"]
 mod cilium;

@@ -15,7 +15,7 @@ use crate::raw::Raw;
 /// Where a process of the herd asks, and for what.
 const SOCKET: &str = "STEEPLE_HERD_SOCKET";
 const AUDIENCE: &str = "STEEPLE_HERD_AUDIENCE";
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// This test is one process of the herd, if it is told where to ask.
 #[test]

@@ -38,7 +38,7 @@ impl Raw {
     /// `window` is what the agent may send on each stream before it is granted more.
     pub fn connect(socket: &Path, window: u32) -> Result<Self> {
         let socket = UnixStream::connect(socket).with_context(|| socket.display().to_string())?;
-        socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+        socket.set_read_timeout(Some(Duration::from_mins(1)))?;
         let mut raw = Self { socket, next_stream: 1 };
         raw.socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
         let mut settings = INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();

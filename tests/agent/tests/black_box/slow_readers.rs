@@ -21,7 +21,7 @@ use tonic::transport::Endpoint;
 
 use crate::raw::{DATA, Raw};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 fn options(timeout: &str) -> String {
     format!(
