@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use steeple_e2e::{Daemon, Deployment, Ran, Subject};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs the engine's daemon in a place of its own, without network and without what is configured on this machine.
 struct Engine {

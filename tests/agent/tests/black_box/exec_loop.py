@@ -6,6 +6,7 @@ ONE and TWO are shells. Prints one line of JSON: how often the answer was /one, 
 
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -23,7 +24,10 @@ def main():
     with tempfile.NamedTemporaryFile("w", suffix=".sh") as loop:
         loop.write(LOOP)
         loop.flush()
-        for _ in range(tries):
+        asked = 0
+        # Until both have been seen, so far as that takes.
+        while asked < tries or (asked < 20 * tries and not (tally["one"] and tally["two"])):
+            asked += 1
             connection = socket.socket(socket.AF_UNIX)
 
             def turn():
@@ -32,9 +36,9 @@ def main():
 
             child = pid_reuse.spawn(turn)
             # Connected means known; until then it is this program.
-            while not connected(connection):
+            while not connected(connection) or not running(child, (one, two)):
                 time.sleep(0.0005)
-            time.sleep(0.002)
+            time.sleep(random.uniform(0, 0.005))
             try:
                 connection.sendall(pid_reuse.request())
                 got = pid_reuse.answer(connection, time.monotonic() + 60)
@@ -52,6 +56,10 @@ def main():
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
     print(json.dumps(tally))
+
+
+def running(pid, programs):
+    return os.readlink("/proc/%d/exe" % pid) in programs
 
 
 def connected(connection):

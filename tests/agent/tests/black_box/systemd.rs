@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use steeple_e2e::{Daemon, Deployment};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The paths of the SPIFFE IDs that this program gets when it asks.
 fn fetched(d: &Deployment, program: &Path) -> Vec<String> {
