@@ -2,6 +2,8 @@
 //! they are; it fails by a panic. [`run`] drives one with mutations of a corpus, the same for the same seed, so that it
 //! runs wherever the tests run; the functions fit a coverage-guided fuzzer as they are.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a target fails by a panic")]
+
 mod mutate;
 pub mod targets;
 

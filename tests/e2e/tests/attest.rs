@@ -86,6 +86,22 @@ fn insecure_bootstrap_still_wants_the_right_server() -> Result<()> {
     )?;
     d.start_agent()?;
     assert!(d.server_ok(&["agent", "count"])?.starts_with("1 "));
+
+    // The server of another trust domain is not the right one, whoever signed its certificate.
+    d.agent = None;
+    std::fs::remove_dir_all(d.path("agent"))?;
+    std::fs::create_dir(d.path("agent"))?;
+    let config = std::fs::read_to_string(d.path("agent.conf"))?;
+    let other = config.replace("trust_domain = \"example.org\"", "trust_domain = \"other.org\"");
+    assert_ne!(other, config);
+    std::fs::write(d.path("agent.conf"), other)?;
+    let token = d.join_token()?;
+    let before = std::fs::read_to_string(d.path("agent.log"))?.len();
+    let agent = d.spawn_agent(&["-joinToken", &token])?;
+    d.eventually("the wrong server to be refused by name", Duration::from_secs(60), || {
+        agent.log().get(before..).is_some_and(|log| log.contains("spiffe://example.org/spire/server"))
+    })?;
+    assert!(d.server_ok(&["agent", "count"])?.starts_with("1 "));
     Ok(())
 }
 

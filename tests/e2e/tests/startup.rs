@@ -208,5 +208,12 @@ fn environment_is_expanded_only_when_asked() -> Result<()> {
     let mut file = std::fs::File::create(d.path("server.conf"))?;
     file.write_all(config.as_bytes())?;
     assert!(d.start_server().is_err(), "a literal ${{}} is no trust domain");
+    let config = d.path("server.conf");
+    let asked = std::process::Command::new(d.program("spire-server"))
+        .args(["validate", "-expandEnv", "-config"])
+        .arg(&config)
+        .env("E2E_TRUST_DOMAIN", "example.org")
+        .output()?;
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
     Ok(())
 }
