@@ -35,7 +35,9 @@ fn entry_ids(d: &Deployment) -> Result<BTreeSet<String>> {
 
 #[test]
 fn nothing_acknowledged_is_lost_when_either_process_is_killed() -> Result<()> {
-    let mut d = Deployment::builder().disk_keys().start_with_agent()?;
+    // What the agent keeps over its death it would not ask for again, and each SVID here is to be a new one.
+    let builder = Deployment::builder().agent_options("experimental { sealed_state = \"off\" }");
+    let mut d = builder.disk_keys().start_with_agent()?;
     d.entry_for_me("me", "/me")?;
     d.eventually("identity", Duration::from_secs(20), || d.agent_api(&["api", "fetch"]).code == Some(0))?;
     let acknowledged = Mutex::new(BTreeSet::from(["me".to_owned()]));
