@@ -322,8 +322,10 @@ async fn cilium_gets_what_it_asks_for() -> Result<()> {
     agent.until("it notices", LONG, |agent| agent.errors.len() > errors + 1).await?;
     let messages = agent.messages;
     d.start_agent_with(&[])?;
-    agent.until("it is back", LONG, |agent| agent.messages > messages).await?;
-    ensure!(agent.svids.len() == 298 && agent.deleted.is_empty(), "{:?}", agent.deleted);
+    agent.until("it is back", LONG, |agent| agent.messages > messages && agent.svids.len() == 298).await?;
+    // What was kept on the disk may be from before the last removals; what is registered is never missing.
+    let removed = ["spiffe://example.org/identity/11", "spiffe://example.org/identity/9"];
+    ensure!(agent.deleted.iter().all(|id| removed.contains(&&**id)), "{:?}", agent.deleted);
     Ok(())
 }
 
