@@ -32,7 +32,7 @@ impl Standings {
         let stand =
             Stand { standing: Standing::Attesting, reason: String::new(), since: now, may_talk: false };
         let this = Self { newest: watch::Sender::new(stand), forget: Mutex::default() };
-        this.measure(Standing::Attesting);
+        Self::measure(Standing::Attesting);
         this
     }
 
@@ -77,7 +77,7 @@ impl Standings {
 
     fn tell(&self, before: Standing) {
         let stand = self.newest();
-        self.measure(stand.standing);
+        Self::measure(stand.standing);
         let (state, was, reason) = (stand.standing.name(), before.name(), stand.reason);
         match stand.standing {
             Standing::Ready => {
@@ -107,7 +107,7 @@ impl Standings {
     }
 
     /// `agent_state{state}` is 1 for the one it is in.
-    fn measure(&self, now: Standing) {
+    fn measure(now: Standing) {
         for standing in Standing::ALL {
             let value = if standing == now { 1.0 } else { 0.0 };
             metrics::gauge!("agent_state", "state" => standing.name()).set(value);

@@ -33,7 +33,10 @@ impl JoinToken {
             Source::File(path) => {
                 let text = tokio::fs::read_to_string(path).await.map(Zeroizing::new);
                 let text = text.map_err(|error| {
-                    AttestError::Unavailable(format!("unable to read join token file {path:?}: {error}"))
+                    AttestError::Unavailable(format!(
+                        "unable to read join token file {}: {error}",
+                        path.display()
+                    ))
                 })?;
                 Ok(Zeroizing::new(text.trim().to_owned()))
             }

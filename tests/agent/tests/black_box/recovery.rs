@@ -159,7 +159,11 @@ fn state(metrics: u16) -> Result<String> {
 fn stands(d: &Deployment, metrics: u16, wanted: &str) -> Result<()> {
     d.eventually(&format!("state {wanted}"), LONG, || state(metrics).is_ok_and(|now| now == wanted))
         .with_context(|| {
-            format!("{:?}; {}", state(metrics), d.agent.as_ref().map(|a| a.log()).unwrap_or_default())
+            format!(
+                "{:?}; {}",
+                state(metrics),
+                d.agent.as_ref().map(steeple_e2e::Daemon::log).unwrap_or_default()
+            )
         })
 }
 
