@@ -28,7 +28,7 @@ async fn profile(entitled: bool) -> Result<Option<(Deployment, Workload)>> {
     d.entry("2", "/two", &me, &["-hint", "external"])?;
     let mut w = d.workload().await?;
     if entitled {
-        d.eventually("both identities", Duration::from_secs(60), || {
+        d.eventually("both identities", Duration::from_mins(1), || {
             let ran = d.agent_api(&["api", "fetch"]);
             ran.stdout.contains("/one") && ran.stdout.contains("/two")
         })?;
@@ -121,7 +121,7 @@ async fn wa_64_hints_are_unique() -> Result<()> {
     // A third one with a hint that is taken: the older entry wins.
     d.entry("3", "/three", &format!("unix:uid:{}", uid()), &["-hint", "internal"])?;
     d.entry("4", "/four", &format!("unix:uid:{}", uid()), &[])?;
-    d.eventually("the newest entry", Duration::from_secs(60), || {
+    d.eventually("the newest entry", Duration::from_mins(1), || {
         d.agent_api(&["api", "fetch"]).stdout.contains("/four")
     })?;
     let response = fetch(&mut w, "").await?;

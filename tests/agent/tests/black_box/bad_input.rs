@@ -177,7 +177,7 @@ async fn malformed_requests_of_the_workload_socket() -> Result<()> {
     assert_eq!(unknown.code(), Code::Unimplemented, "{unknown}");
 
     d.entry_for_me("me", "/me")?;
-    d.eventually("an identity", Duration::from_secs(60), || {
+    d.eventually("an identity", Duration::from_mins(1), || {
         d.agent_api(&["api", "fetch", "x509"]).code == Some(0)
     })?;
     for case in workload_cases() {
@@ -241,7 +241,7 @@ async fn malformed_requests_of_the_admin_socket() -> Result<()> {
     }
     // One that is somebody else.
     d.entry_for_me("other", "/other")?;
-    d.eventually("an identity", Duration::from_secs(60), || {
+    d.eventually("an identity", Duration::from_mins(1), || {
         d.agent_api(&["api", "fetch", "x509"]).code == Some(0)
     })?;
     let not_listed = "caller not configured as an authorized delegate";
@@ -255,7 +255,7 @@ async fn malformed_requests_of_the_admin_socket() -> Result<()> {
     }
     // A delegate.
     d.entry_for_me("me", "/me")?;
-    d.eventually("the delegate's identity", Duration::from_secs(60), || {
+    d.eventually("the delegate's identity", Duration::from_mins(1), || {
         d.agent_api(&["api", "fetch", "x509"]).stdout.contains("spiffe://example.org/me")
     })?;
     let either = "must provide either selectors or non-zero PID, but not both";
@@ -311,7 +311,7 @@ async fn serves(d: &Deployment, what: &str, limit: u64) -> Result<()> {
         let mut stream = w.api.fetch_x509svid(Workload::request(X509svidRequest {})).await?.into_inner();
         stream.message().await?.context("no message")
     };
-    let answer = tokio::time::timeout(Duration::from_secs(60), asking).await;
+    let answer = tokio::time::timeout(Duration::from_mins(1), asking).await;
     ensure!(!answer.with_context(|| format!("{what}: nobody is served"))??.svids.is_empty());
     let rss = d.agent.as_ref().and_then(steeple_e2e::Daemon::rss_kib).context("the agent is gone")?;
     // SPIRE's grows to 190 MB under ten thousand streams.
@@ -323,7 +323,7 @@ async fn serves(d: &Deployment, what: &str, limit: u64) -> Result<()> {
 async fn what_is_no_grpc_costs_nothing_and_holds_nobody_up() -> Result<()> {
     let d = Deployment::builder().start_with_agent()?;
     d.entry_for_me("me", "/me")?;
-    d.eventually("an identity", Duration::from_secs(60), || {
+    d.eventually("an identity", Duration::from_mins(1), || {
         d.agent_api(&["api", "fetch", "x509"]).code == Some(0)
     })?;
     let before = d.agent.as_ref().and_then(steeple_e2e::Daemon::rss_kib).context("no agent")?;
@@ -346,7 +346,7 @@ async fn what_is_no_grpc_costs_nothing_and_holds_nobody_up() -> Result<()> {
 async fn a_caller_that_execs_keeps_its_own_identity() -> Result<()> {
     let d = Deployment::builder().start_with_agent()?;
     d.entry_for_me("me", "/me")?;
-    d.eventually("an identity", Duration::from_secs(60), || {
+    d.eventually("an identity", Duration::from_mins(1), || {
         d.agent_api(&["api", "fetch", "x509"]).code == Some(0)
     })?;
     let agent = d.program("spire-agent");

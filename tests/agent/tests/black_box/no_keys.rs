@@ -86,7 +86,7 @@ fn agent_with_cores(d: &Deployment, flags: &str) -> Result<Daemon> {
         d.path("agent.conf").display()
     );
     let agent = Daemon::start(Path::new("/bin/sh"), &["-c", &command], &d.path("agent.log"))?;
-    d.eventually("the agent to serve", Duration::from_secs(60), || {
+    d.eventually("the agent to serve", Duration::from_mins(1), || {
         d.agent_api(&["api", "fetch", "x509"]).code == Some(0)
     })?;
     Ok(agent)
@@ -141,7 +141,7 @@ async fn everything(d: &Deployment) -> Result<()> {
 fn end(mut daemon: Daemon, signal: &str) -> Result<std::process::ExitStatus> {
     let pid = daemon.pid().to_string();
     Command::new("kill").args([&format!("-{signal}"), &pid]).status()?;
-    daemon.wait(Duration::from_secs(60))
+    daemon.wait(Duration::from_mins(1))
 }
 
 /// The memory of a daemon is closed to others of the same user, and a core file of it cannot be.

@@ -14,7 +14,7 @@ use tonic::{Code, Request, Status};
 
 /// The security header as it has to be.
 pub const HEADER: (&str, &str) = ("workload.spiffe.io", "true");
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 pub struct Calls(Grpc<Channel>);
 

@@ -92,7 +92,7 @@ fn http2(socket: &Path) -> Result<UnixStream> {
 
 /// Writes until all is written or the agent has had enough: it closes, or no longer reads.
 fn pour(mut stream: UnixStream, pieces: impl Iterator<Item = Vec<u8>>) -> Result<Vec<UnixStream>> {
-    let mut answer = [0; 1 << 16];
+    let mut answer = vec![0; 1 << 16];
     stream.set_nonblocking(false)?;
     for (number, piece) in pieces.enumerate() {
         if stream.write_all(&piece).is_err() {
