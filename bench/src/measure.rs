@@ -22,7 +22,7 @@ impl Process {
         let (_, fields) = stat.rsplit_once(')').context("no stat")?;
         // `utime` and `stime` in ticks of 1/100 s (`CONFIG_HZ` does not matter to userspace).
         let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
-        Ok(ticks.sum::<Result<f64, _>>()? / 100.0)
+        Ok(ticks.sum::<Result<f64, _>>()? * TICK)
     }
 
     fn threads(self) -> Result<f64> {
@@ -51,6 +51,9 @@ impl Process {
     }
 }
 
+/// Of `/proc/PID/stat`, in seconds.
+const TICK: f64 = 0.01;
+
 /// MiB.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
@@ -62,18 +65,20 @@ pub struct Memory {
 #[derive(Debug)]
 pub struct Window {
     process: Process,
-    cpu: f64,
+    threads: f64,
+    ticks: f64,
     begin: Instant,
 }
 
 impl Window {
     pub fn open(process: Process) -> Result<Self> {
-        Ok(Self { process, cpu: process.cpu()?, begin: Instant::now() })
+        Ok(Self { process, threads: process.threads()?, ticks: process.ticks()?, begin: Instant::now() })
     }
 
-    /// CPU seconds since.
+    /// CPU seconds since: those of the threads that are there, unless some ended meanwhile and the ticks tell more.
     pub fn cpu(&self) -> Result<f64> {
-        Ok((self.process.cpu()? - self.cpu).max(0.0))
+        let threads = self.process.threads()? - self.threads;
+        Ok(threads.max(self.process.ticks()? - self.ticks - TICK))
     }
 
     /// CPU microseconds for each of `operations`.

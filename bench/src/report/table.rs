@@ -114,6 +114,9 @@ fn row(report: &Report<'_>, key: &str) -> Row {
     };
     let share = figures.first().copied().flatten().and_then(|ours| {
         let limit = report.record.limits.get(ours.limit.as_ref()?)?;
+        if ours.middle() <= 0.0 {
+            return None;
+        }
         Some(format!("{:.0} %", limit * 100.0 / ours.middle()))
     });
     Row {
