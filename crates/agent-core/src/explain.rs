@@ -89,7 +89,7 @@ pub fn look<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>, question: Questio
     unique_hints(&mut findings.matched);
     findings.shadowed =
         all.into_iter().filter(|entry| !findings.matched.iter().any(|kept| kept.id == entry.id)).collect();
-    findings.near.sort_by_cached_key(|near| near.rank());
+    findings.near.sort_by_cached_key(NearMiss::rank);
     findings.near.truncate(MOST_NEAR);
     findings
 }

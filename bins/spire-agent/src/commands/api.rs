@@ -2,8 +2,8 @@
 
 mod explain;
 mod fetch_jwt;
-pub mod mtls_check;
 mod fetch_x509;
+pub mod mtls_check;
 mod svids;
 mod validate_jwt;
 mod watch;

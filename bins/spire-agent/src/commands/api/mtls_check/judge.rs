@@ -48,8 +48,8 @@ pub fn chain(probed: &Probe) -> Vec<Certificate> {
 
 /// Hexadecimal; `(none)` without one.
 pub fn key_id(id: Option<Vec<u8>>) -> String {
-    let hex = |id: Vec<u8>| id.iter().map(|byte| format!("{byte:02x}")).collect();
-    id.map_or_else(|| "(none)".to_owned(), hex)
+    let hex = |text: String, byte: &u8| text + &format!("{byte:02x}");
+    id.map_or_else(|| "(none)".to_owned(), |id| id.iter().fold(String::new(), hex))
 }
 
 /// The worst first.
@@ -79,7 +79,7 @@ pub fn judge(probed: &Probe, known: &Known, expected: Option<&SpiffeId>) -> Vec<
     }
     match &probed.failure {
         Some(ProbeFailure::Alert(alert)) => {
-            findings.push(finding(Reason::PeerRejectedUs, rejected(alert, known)))
+            findings.push(finding(Reason::PeerRejectedUs, rejected(alert, known)));
         }
         Some(ProbeFailure::Handshake(error)) => {
             let what = if chain.is_empty() {
