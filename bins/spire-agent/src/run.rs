@@ -120,6 +120,7 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
         serve(&config, &tasks, parts)?;
     }
     let _ = serving.send(());
+    steeple_runtime::settle_memory();
     Ok(())
 }
 

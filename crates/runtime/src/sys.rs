@@ -33,6 +33,28 @@ pub fn refuse_huge_pages() -> io::Result<()> {
     }
 }
 
+/// MADV_DONTNEED of the program's code: what only the start needed stops being resident; what is used again is mapped
+/// again from the page cache.
+pub fn forget_code() -> io::Result<()> {
+    for (start, end) in std::fs::read_to_string("/proc/self/maps")?.lines().filter_map(code) {
+        // SAFETY: the mapping is of a file, executable and not writable: no page of it was changed, each comes back from
+        // the file when it is touched.
+        if unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Where a line of /proc/self/maps is code of a file: `start-end r-xp offset device inode path`.
+fn code(line: &str) -> Option<(usize, usize)> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [range, "r-xp", _, _, inode, ..] = fields[..] else { return None };
+    let (start, end) = range.split_once('-')?;
+    let address = |text| usize::from_str_radix(text, 16).ok();
+    if inode == "0" { None } else { Some((address(start)?, address(end)?)) }
+}
+
 /// Returns once the descriptor can be read; a pidfd can when its process has ended.
 pub async fn readable(fd: OwnedFd) -> io::Result<()> {
     // SAFETY: an `OwnedFd` is open, the same, and owned by the `AsyncFd` until that is dropped here.
@@ -81,4 +103,36 @@ unsafe fn socket_option<T>(socket: BorrowedFd<'_>, option: libc::c_int) -> io::R
     }
     // SAFETY: zeroed, then filled by the kernel; the caller vouches for every bit pattern.
     Ok(unsafe { value.assume_init() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_goes_on_without_the_pages_of_its_code() {
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap().trim();
+            line.split(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        // Other tests run meanwhile, and their code comes back.
+        let shrinks = |_| {
+            let before = resident();
+            forget_code().unwrap();
+            resident() < before
+        };
+        assert!((0..20).any(shrinks));
+    }
+
+    #[test]
+    fn code_is_what_is_executable_and_of_a_file() {
+        let of = |mode, inode| code(&format!("7f00-8000 {mode} 000b3000 08:01 {inode} /usr/bin/spire-agent"));
+        assert_eq!(of("r-xp", 7), Some((0x7f00, 0x8000)));
+        // Relocated read-only data was written to before it became read-only.
+        for (mode, inode) in [("r--p", 7), ("rw-p", 7), ("rwxp", 7), ("r-xs", 7), ("r-xp", 0)] {
+            assert_eq!(of(mode, inode), None, "{mode}");
+        }
+        assert_eq!(code(""), None);
+    }
 }
