@@ -194,13 +194,7 @@ pub const METHODS: &[Method] = &[
         LOCAL_ADMIN,
         Unlimited
     ),
-    rpc!(
-        "steeple.server.v1.Explain",
-        "steeple.server.v1.Explain",
-        "Registrations",
-        LOCAL_ADMIN,
-        Unlimited
-    ),
+    rpc!("steeple.server.v1.Explain", "steeple.server.v1.Explain", "Registrations", LOCAL_ADMIN, Unlimited),
     rpc!("steeple.server.v1.Explain", "steeple.server.v1.Explain", "ForAgent", AGENT, Explain),
     // Ours: the same callers as SyncAuthorizedEntries.
     rpc!("steeple.agent.v1.Sync", "steeple.agent.v1.Sync", "Watch", AGENT, Unlimited),
