@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "a black box looks at the real clock")]
 #![allow(clippy::print_stdout, reason = "figures are told")]
 
+#[path = "black_box/bad_input.rs"]
+mod bad_input;
 #[path = "black_box/cilium.rs"]
 mod cilium;
 #[path = "black_box/cilium_agent.rs"]
@@ -21,6 +23,8 @@ mod explain;
 mod herd;
 #[path = "black_box/memory.rs"]
 mod memory;
+#[path = "black_box/no_keys.rs"]
+mod no_keys;
 #[path = "black_box/node_proxy.rs"]
 mod node_proxy;
 #[path = "black_box/pid_reuse.rs"]
@@ -35,9 +39,5 @@ mod sds;
 mod sealed;
 #[path = "black_box/slow_readers.rs"]
 mod slow_readers;
-#[path = "black_box/bad_input.rs"]
-mod bad_input;
-#[path = "black_box/no_keys.rs"]
-mod no_keys;
 #[path = "black_box/systemd.rs"]
 mod systemd;

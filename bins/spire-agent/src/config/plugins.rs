@@ -126,7 +126,10 @@ fn docker_attestor(
     notes: &mut Vec<String>,
 ) -> Result<WorkloadAttestorConfig, LoadError> {
     if block.block("sigstore")?.is_some() {
-        return Err(refused(plugin, &"sigstore is not supported by this version of Steeple: image signatures are not verified"));
+        return Err(refused(
+            plugin,
+            &"sigstore is not supported by this version of Steeple: image signatures are not verified",
+        ));
     }
     let options = DockerOptions {
         docker_socket_path: string(&mut block, "docker_socket_path")?,

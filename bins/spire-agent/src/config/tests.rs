@@ -1,4 +1,5 @@
 use steeple_agent_api::sds::SdsNames;
+use steeple_agent_api::workload::RateLimits;
 use steeple_agent_core::node::Rebootstrap;
 
 use super::*;
@@ -453,7 +454,7 @@ fn calls_can_be_limited_for_each_method() {
     let limits = limits.unwrap().workload.rate_limits;
     assert_eq!((limits.fetch_x509_svid, limits.fetch_jwt_svid, limits.fetch_x509_bundles), (1, 2, 3));
     assert_eq!((limits.fetch_jwt_bundles, limits.stream_secrets, limits.fetch_secrets), (4, 5, 6));
-    assert_eq!(with("").unwrap().workload.rate_limits, Default::default());
+    assert_eq!(with("").unwrap().workload.rate_limits, RateLimits::default());
     let error = refusal("experimental { ratelimit { fetch_secrets = -1 } }");
     assert!(error.contains("experimental.ratelimit.fetch_secrets must not be negative"), "{error}");
 }
