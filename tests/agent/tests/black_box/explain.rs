@@ -80,7 +80,7 @@ fn eventually_why(d: &Deployment, args: &[&str], code: &str) -> Result<Why> {
 fn entry(d: &Deployment, id: &str, parent: &str, selectors: &[&str], more: &[&str]) -> Result<()> {
     let spiffe_id = format!("spiffe://example.org/{id}");
     let mut args = vec!["entry", "create", "-entryID", id, "-spiffeID", &spiffe_id, "-parentID", parent];
-    selectors.iter().for_each(|selector| args.extend(["-selector", selector]));
+    args.extend(selectors.iter().flat_map(|selector| ["-selector", selector]));
     args.extend(more);
     d.server_ok(&args).map(drop)
 }
