@@ -31,6 +31,8 @@ pub struct AgentState {
     /// What is kept sealed may have changed.
     pub(crate) changed: Notify,
     last_sync: std::sync::atomic::AtomicI64,
+    /// The server has told everything once since the agent started.
+    heard: watch::Sender<bool>,
     closed: watch::Sender<bool>,
     /// Counts changes of any bundle.
     bundle_changes: watch::Sender<u64>,
@@ -53,6 +55,7 @@ impl AgentState {
             work: Notify::new(),
             changed: Notify::new(),
             last_sync: std::sync::atomic::AtomicI64::new(0),
+            heard: watch::Sender::new(false),
             closed: watch::Sender::new(false),
             bundle_changes: watch::Sender::new(0),
         }
@@ -199,6 +202,14 @@ impl AgentState {
 
     pub(crate) fn synced(&self) {
         self.last_sync.store(self.clock.now(), std::sync::atomic::Ordering::Relaxed);
+        self.heard.send_if_modified(|heard| !std::mem::replace(heard, true));
+    }
+
+    /// Returns once the server has told everything since the agent started, or after `most`: what was kept sealed may be
+    /// half a second older than what was served before.
+    pub(crate) async fn heard(&self, most: std::time::Duration) {
+        let mut heard = self.heard.subscribe();
+        let _ = tokio::time::timeout(most, heard.wait_for(|heard| *heard)).await;
     }
 
     /// Unix seconds of the last word from the server, 0 if none.

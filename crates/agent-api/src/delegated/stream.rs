@@ -2,6 +2,7 @@
 //! before each message, and the stream ends with SPIRE's refusal once that is nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream;
 use steeple_agent_core::cache::{Content, Update};
@@ -14,6 +15,9 @@ use super::{Answers, Delegate, SIGNING_WAIT, Wanted, answer};
 use crate::state::{AgentState, Subscribed};
 
 const SVIDS: &str = "SubscribeToX509SVIDs";
+/// A delegate takes what its first message lacks for gone (Cilium deletes it): after a start from sealed state that
+/// message waits so long for the server.
+const FIRST_SYNC_WAIT: Duration = Duration::from_secs(2);
 
 struct Svids {
     caller: Delegate,
@@ -22,7 +26,7 @@ struct Svids {
     wanted: Wanted,
     subscribed: Subscribed,
     last: Option<Arc<Content>>,
-    started: std::time::Duration,
+    started: Duration,
     measured: bool,
 }
 
@@ -44,6 +48,7 @@ pub(super) fn svids(caller: Delegate, wanted: Wanted) -> Answers<api::SubscribeT
 impl Svids {
     async fn next(&mut self) -> Result<api::SubscribeToX509sviDsResponse, Status> {
         if self.last.is_none() {
+            self.caller.state.heard(FIRST_SYNC_WAIT).await;
             let updates = &mut self.subscribed.subscription.updates;
             let complete = updates.wait_for(|update| !update.pending);
             // After that a part is better than nothing: the server may be down for long.
@@ -121,6 +126,9 @@ pub(super) fn bundles<T: Clone + PartialEq + Send + 'static>(
 
 impl<T: Clone + PartialEq> Bundles<T> {
     async fn next(&mut self) -> Result<T, Status> {
+        if self.sent.is_none() {
+            self.caller.state.heard(FIRST_SYNC_WAIT).await;
+        }
         loop {
             self.caller.authorize(self.method)?;
             self.changes.borrow_and_update();

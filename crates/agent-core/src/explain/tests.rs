@@ -32,8 +32,8 @@ fn each_near_miss_names_its_cause() {
         with("typo", &["unix:user:webservre"]),
         with("disabled", &["unix:uid:1000", "docker:label:app:web"]),
         with("failed", &["k8s:ns:web"]),
-        with("other attestor", &["docker:label:app:web"]),
-        with("name of the agent", &["spiffe_id:spiffe://example.org/agent"]),
+        with("other-attestor", &["docker:label:app:web"]),
+        with("name-of-the-agent", &["spiffe_id:spiffe://example.org/agent"]),
         with("far", &["unix:uid:7"]),
     ];
     let workload = ["unix:uid:1000", "unix:user:webserver"];
@@ -45,7 +45,7 @@ fn each_near_miss_names_its_cause() {
             ("failed", vec!["k8s:ns:web"], Cause::AttestorFailed("k8s".into())),
             ("disabled", vec!["docker:label:app:web"], Cause::AttestorDisabled("docker".into())),
             ("missing", vec!["unix:path:/usr/bin/web"], Cause::Missing),
-            ("other attestor", vec!["docker:label:app:web"], Cause::AttestorDisabled("docker".into())),
+            ("other-attestor", vec!["docker:label:app:web"], Cause::AttestorDisabled("docker".into())),
         ]
     );
     // The process itself hears of entries only that it has nearly earned.
