@@ -82,6 +82,8 @@ async fn log_lines_and_metrics_are_spires() {
         assert!(lines.iter().any(|line| line.contains(&wanted)), "{wanted} in {lines:#?}");
     }
 
+    // The server notes the end of a call when it hears of it.
+    until(|| registry.render().contains("rpc_workload_api_fetch_x509svid{status=\"OK\"} ")).await;
     let metrics = registry.render();
     for name in [
         "bootstrapped",
