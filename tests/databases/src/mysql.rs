@@ -15,14 +15,15 @@ pub(crate) fn initialize(server: &Server) -> Result<()> {
     // The client that asks from outside need not be the server's user.
     std::fs::set_permissions(server.path("run"), PermissionsExt::from_mode(0o755))?;
     if server.engine() == Engine::MariaDb {
-        private_dir(&server.path("data"))?;
-        run_unprivileged(&program(Engine::MariaDb, "mariadb-install-db", &[])?, |command| {
-            command
-                .arg("--no-defaults")
-                .arg(format!("--datadir={}", server.path("data").display()))
-                .args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"])
-                .args(["--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=0"])
-        })?;
+        // Its server gives up now and then on a machine with much other work, without a word.
+        let mut tries = 0;
+        while let Err(error) = install_mariadb(server) {
+            tries += 1;
+            if tries == 3 {
+                return Err(error);
+            }
+            std::fs::remove_dir_all(server.path("data"))?;
+        }
     } else {
         copy_if_closed(server)?;
         private_dir(&server.path("work"))?;
@@ -38,6 +39,19 @@ pub(crate) fn initialize(server: &Server) -> Result<()> {
     let users = server.path("users.sql");
     std::fs::write(&users, users_sql(server.engine()))?;
     Ok(())
+}
+
+fn install_mariadb(server: &Server) -> Result<()> {
+    private_dir(&server.path("data"))?;
+    let ran = run_unprivileged(&program(Engine::MariaDb, "mariadb-install-db", &[])?, |command| {
+        command
+            .arg("--no-defaults")
+            .arg(format!("--datadir={}", server.path("data").display()))
+            .args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"])
+            .args(["--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=0"])
+            .arg("--innodb-use-native-aio=0")
+    });
+    ran.map(drop)
 }
 
 /// The administrator is root over the Unix socket. MySQL 8 hands out its newer password plugin; SPIRE's users have both.
