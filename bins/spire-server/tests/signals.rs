@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ impl Server {
             }}
             "#,
             d = dir.display(),
-            port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
+            port = free_port(),
         );
         let file = dir.join("server.conf");
         std::fs::write(&file, config).unwrap();
@@ -56,11 +57,15 @@ impl Server {
 
     /// No line may take longer than `patience`.
     fn line(&self, text: &str, patience: Duration) -> String {
+        let mut seen = String::new();
         loop {
-            let line = self.log.recv_timeout(patience).unwrap();
+            let line = self.log.recv_timeout(patience);
+            assert!(line.is_ok(), "{text}: {line:?} after\n{seen}");
+            let line = line.unwrap();
             if line.contains(text) {
                 return line;
             }
+            seen = seen + &line + "\n";
         }
     }
 
@@ -75,6 +80,18 @@ impl Server {
             assert!(self.child.try_wait().is_ok());
         }
         self.child.wait().unwrap()
+    }
+}
+
+/// Below those that the kernel gives to connections: nobody gets it by chance before the server binds it.
+fn free_port() -> u16 {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let turn = std::process::id().wrapping_mul(131) + ASKED.fetch_add(1, Ordering::Relaxed);
+        let port = 12_000 + (turn % 20_000) as u16;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

@@ -15,5 +15,5 @@ mod tls;
 
 pub use database::Database;
 pub use engine::Engine;
-pub use server::Server;
+pub use server::{Server, free_port};
 pub use tls::Certificates;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -262,6 +263,20 @@ fn pid(number: u32) -> Result<Pid> {
     Pid::from_raw(number.cast_signed()).context("0 is no process")
 }
 
-fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// A port of loopback that nobody has now, below those that the kernel gives to connections: nobody gets it by chance
+/// before it is bound. Processes begin at different ones.
+pub fn free_port() -> Result<u16> {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..RANGE {
+        let turn = ASKED.fetch_add(1, Ordering::Relaxed);
+        let number = FIRST + (std::process::id().wrapping_mul(131).wrapping_add(turn)) % RANGE;
+        let port = u16::try_from(number)?;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port between {FIRST} and {} is free", FIRST + RANGE)
 }
+
+const FIRST: u32 = 12_000;
+const RANGE: u32 = 20_000;

@@ -234,7 +234,7 @@ impl DeploymentBuilder {
         Command::new("chmod").arg("755").arg(dir.path()).status()?;
         let port = match self.port {
             Some(port) => port,
-            None => free_port()?,
+            None => steeple_databases::free_port()?,
         };
         let deployment = Deployment { server: None, agent: None, dir, bin, port, builder: self, database };
         deployment.write_config()?;
@@ -557,9 +557,4 @@ pub fn uid() -> u32 {
             line.split_whitespace().next()?.parse().ok()
         })
         .unwrap_or(0)
-}
-
-/// A port nobody has now.
-pub fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

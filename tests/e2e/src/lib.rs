@@ -11,8 +11,6 @@ pub mod secrets;
 mod workload;
 
 pub use daemon::Daemon;
-pub use deployment::{
-    Deployment, DeploymentBuilder, NODE, Ran, Subject, TRUST_DOMAIN, chosen_engine, free_port, uid,
-};
-pub use steeple_databases::{Database, Engine};
+pub use deployment::{Deployment, DeploymentBuilder, NODE, Ran, Subject, TRUST_DOMAIN, chosen_engine, uid};
+pub use steeple_databases::{Database, Engine, free_port};
 pub use workload::{Workload, connect_uds};

@@ -38,7 +38,8 @@ fn herd(d: &Deployment, size: usize, audience: Option<&str>) -> Result<usize> {
     let start = || -> Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--exact", "herd::one_of_the_herd", "--test-threads=1"]);
-        command.env(SOCKET, d.workload_socket());
+        // A thousand backtraces would need all of the memory.
+        command.env(SOCKET, d.workload_socket()).env("RUST_BACKTRACE", "0");
         audience.map(|audience| command.env(AUDIENCE, audience));
         let command = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().context("one of the herd does not start")
