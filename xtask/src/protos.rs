@@ -22,6 +22,7 @@ pub fn run(check: bool) -> anyhow::Result<()> {
         .out_dir(&scratch)
         .emit_rerun_if_changed(false)
         .compile_well_known_types(false)
+        .codec_path("crate::Codec")
         .compile_fds(fds)?;
     let generated = root.join(GENERATED);
     let mut stale = Vec::new();

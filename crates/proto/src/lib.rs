@@ -1,4 +1,4 @@
-//! Generated wire types of every API Steeple speaks (`cargo xtask protos`). No hand-written line but this tree.
+//! Generated wire types of every API Steeple speaks (`cargo xtask protos`). No hand-written line but this tree and the codec.
 #![allow(
     clippy::all,
     clippy::pedantic,
@@ -6,6 +6,10 @@
     missing_docs,
     reason = "generated code"
 )]
+
+mod codec;
+
+pub use codec::Codec;
 
 /// Encoded `FileDescriptorSet` of everything below.
 #[cfg(feature = "descriptors")]

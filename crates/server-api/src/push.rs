@@ -1,19 +1,18 @@
 //! `steeple.agent.v1.Sync`: what an agent may have, pushed as it changes (docs/ARCHITECTURE.md, "The push").
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::{self, Stream};
 use prost::Message;
 use steeple_datastore::Revision;
 use steeple_proto::spire::api::types;
 use steeple_proto::spire::api::types::permission_denied_details::Reason;
 use steeple_proto::steeple::agent::v1 as pb;
-use steeple_runtime::tasks::OnEnd;
 use steeple_server_core::view::{Delta, Subscription};
 use steeple_spiffe::{Certificate, SpiffeId};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::time::{Sleep, timeout};
 use tonic::{Code, Request, Response, Status};
 
 use crate::convert::{bundle_to_proto, entry_to_proto};
@@ -144,65 +143,99 @@ type Answer = Result<pb::WatchResponse, Status>;
 
 #[tonic::async_trait]
 impl pb::sync_server::Sync for PushService {
-    type WatchStream = ReceiverStream<Answer>;
+    type WatchStream = Answers;
 
-    async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Answers>, Status> {
         let rpc = Rpc::of(&request)?;
         let agent = rpc.caller_id()?.clone();
         self.catch_up(request.get_ref()).await.map_err(|e| rpc.refuse(e))?;
         self.known(&agent).await.map_err(|e| rpc.refuse(e))?;
         let subscription = self.state.view.subscribe(&agent);
+        if self.state.view.agent(&agent).is_none() {
+            // Evicted between its authorization and the subscription: no change would tell.
+            return Err(rpc.refuse(PushError::Evicted(agent)));
+        }
         let (lifetime, at_its_end) = self.lifetime(&rpc);
-        let issued_at = rpc.caller().svid().and_then(|svid| svid.leaf()).map_or(0, Certificate::not_before)
-            + steeple_server_core::ca::BACKDATE;
-        let (answers, stream) = mpsc::channel(1);
-        let state = self.state.clone();
-        let stopping = state.tasks.shutdown().requested();
-        self.state.tasks.spawn("push", OnEnd::Log, async move {
-            let end = tokio::select! {
-                end = pump(&state, &agent, issued_at, subscription, &answers) => end,
-                () = answers.closed() => None,
-                () = tokio::time::sleep(lifetime) => Some(at_its_end),
-                () = stopping => Some(PushError::Stopping),
-            };
-            if let Some(end) = end {
-                let status = if end.code() == Code::PermissionDenied { rpc.refuse(end) } else { end.into() };
-                let _ = answers.send(Err(status)).await;
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let watch = Watch {
+            subscription,
+            lifetime: Box::pin(tokio::time::sleep(lifetime)),
+            at_its_end: Some(at_its_end),
+            stopping: Box::pin(self.state.tasks.shutdown().requested()),
+            left: None,
+            state: self.state.clone(),
+            rpc,
+            agent,
+        };
+        Ok(Response::new(watch.answers()))
     }
 }
 
-/// `issued_at`: when the agent got the SVID it came with. Sends changes until the agent is denied (`Some`) or has gone (`None`).
-async fn pump(
-    state: &ServerState,
-    agent: &SpiffeId,
-    issued_at: i64,
-    mut subscription: Subscription,
-    answers: &mpsc::Sender<Answer>,
-) -> Option<PushError> {
-    if state.view.agent(agent).is_none() {
-        // Evicted between its authorization and the subscription: no change would tell.
-        return Some(PushError::Evicted(agent.clone()));
+type Answers = Pin<Box<dyn Stream<Item = Answer> + Send>>;
+
+/// One agent's stream. No task and no channel stand between it and the connection: thousands wait for most of their
+/// life, and each of the two would be kilobytes.
+struct Watch {
+    subscription: Subscription,
+    lifetime: Pin<Box<Sleep>>,
+    /// `None` once the end has been told.
+    at_its_end: Option<PushError>,
+    stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Of the last change, as long as there are any.
+    left: Option<Box<dyn Iterator<Item = pb::WatchResponse> + Send>>,
+    state: Arc<ServerState>,
+    rpc: Rpc,
+    agent: SpiffeId,
+}
+
+impl Watch {
+    fn answers(self) -> Answers {
+        Box::pin(stream::unfold(Box::new(self), |mut watch| async move {
+            let answer = watch.next().await?;
+            Some((answer, watch))
+        }))
     }
-    loop {
-        let mut delta = subscription.next().await;
+
+    /// Sends changes until the agent is denied, the server stops, or the stream has lived long enough.
+    async fn next(&mut self) -> Option<Answer> {
+        loop {
+            self.at_its_end.as_ref()?;
+            if let Some(message) = self.left.as_mut().and_then(Iterator::next) {
+                return Some(Ok(message));
+            }
+            self.left = None;
+            let end = tokio::select! {
+                delta = self.subscription.next() => self.begin(delta).err(),
+                () = &mut self.lifetime => self.at_its_end.take(),
+                () = &mut self.stopping => Some(PushError::Stopping),
+            };
+            if let Some(end) = end {
+                self.at_its_end = None;
+                let denied = end.code() == Code::PermissionDenied;
+                return Some(Err(if denied { self.rpc.refuse(end) } else { end.into() }));
+            }
+        }
+    }
+
+    fn begin(&mut self, mut delta: Delta) -> Result<(), PushError> {
         if delta.denied {
-            return Some(match state.view.agent(agent) {
-                Some(known) if known.is_banned() => PushError::Banned(agent.clone()),
-                _ => PushError::Evicted(agent.clone()),
+            return Err(match self.state.view.agent(&self.agent) {
+                Some(known) if known.is_banned() => PushError::Banned(self.agent.clone()),
+                _ => PushError::Evicted(self.agent.clone()),
             });
         }
         if delta.snapshot {
             // It may have been away when the order came.
-            delta.rotate_agent |= state.view.rotation_order(agent).is_some_and(|at| at > issued_at);
+            let order = self.state.view.rotation_order(&self.agent);
+            delta.rotate_agent |= order.is_some_and(|at| at > self.issued_at());
         }
-        for message in messages(delta) {
-            if answers.send(Ok(message)).await.is_err() {
-                return None;
-            }
-        }
+        self.left = Some(Box::new(messages(delta)));
+        Ok(())
+    }
+
+    /// When the agent got the SVID it came with.
+    fn issued_at(&self) -> i64 {
+        let leaf = self.rpc.caller().svid().and_then(|svid| svid.leaf());
+        leaf.map_or(0, Certificate::not_before) + steeple_server_core::ca::BACKDATE
     }
 }
 

@@ -114,7 +114,7 @@ pub mod logger_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.agent.logger.v1.Logger/GetLogger",
             );
@@ -140,7 +140,7 @@ pub mod logger_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.agent.logger.v1.Logger/SetLogLevel",
             );
@@ -166,7 +166,7 @@ pub mod logger_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.agent.logger.v1.Logger/ResetLogLevel",
             );
@@ -318,7 +318,7 @@ pub mod logger_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetLoggerSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -363,7 +363,7 @@ pub mod logger_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetLogLevelSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -408,7 +408,7 @@ pub mod logger_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResetLogLevelSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

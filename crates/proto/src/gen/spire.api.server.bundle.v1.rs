@@ -311,7 +311,7 @@ pub mod bundle_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.bundle.v1.Bundle/CountBundles",
             );
@@ -337,7 +337,7 @@ pub mod bundle_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.bundle.v1.Bundle/GetBundle",
             );
@@ -363,7 +363,7 @@ pub mod bundle_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.bundle.v1.Bundle/AppendBundle",
             );
@@ -389,7 +389,7 @@ pub mod bundle_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.bundle.v1.Bundle/PublishJWTAuthority",
             );
@@ -418,7 +418,7 @@ pub mod bundle_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.bundle.v1.Bundle/PublishWITAuthority",
             );
@@ -447,7 +447,7 @@ pub mod bundle_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.bundle.v1.Bundle/ListFederatedBundles",
             );
@@ -476,7 +476,7 @@ pub mod bundle_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.bundle.v1.Bundle/GetFederatedBundle",
             );
@@ -505,7 +505,7 @@ pub mod bundle_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.bundle.v1.Bundle/BatchCreateFederatedBundle",
             );
@@ -534,7 +534,7 @@ pub mod bundle_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.bundle.v1.Bundle/BatchUpdateFederatedBundle",
             );
@@ -563,7 +563,7 @@ pub mod bundle_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.bundle.v1.Bundle/BatchSetFederatedBundle",
             );
@@ -592,7 +592,7 @@ pub mod bundle_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.bundle.v1.Bundle/BatchDeleteFederatedBundle",
             );
@@ -805,7 +805,7 @@ pub mod bundle_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CountBundlesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -848,7 +848,7 @@ pub mod bundle_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetBundleSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -893,7 +893,7 @@ pub mod bundle_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AppendBundleSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -938,7 +938,7 @@ pub mod bundle_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PublishJWTAuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -983,7 +983,7 @@ pub mod bundle_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PublishWITAuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1028,7 +1028,7 @@ pub mod bundle_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListFederatedBundlesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1073,7 +1073,7 @@ pub mod bundle_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetFederatedBundleSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1125,7 +1125,7 @@ pub mod bundle_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchCreateFederatedBundleSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1177,7 +1177,7 @@ pub mod bundle_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchUpdateFederatedBundleSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1225,7 +1225,7 @@ pub mod bundle_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchSetFederatedBundleSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1277,7 +1277,7 @@ pub mod bundle_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchDeleteFederatedBundleSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

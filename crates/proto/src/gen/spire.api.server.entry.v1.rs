@@ -293,7 +293,7 @@ pub mod entry_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.entry.v1.Entry/CountEntries",
             );
@@ -319,7 +319,7 @@ pub mod entry_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.entry.v1.Entry/ListEntries",
             );
@@ -345,7 +345,7 @@ pub mod entry_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.entry.v1.Entry/GetEntry",
             );
@@ -369,7 +369,7 @@ pub mod entry_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.entry.v1.Entry/BatchCreateEntry",
             );
@@ -398,7 +398,7 @@ pub mod entry_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.entry.v1.Entry/BatchUpdateEntry",
             );
@@ -427,7 +427,7 @@ pub mod entry_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.entry.v1.Entry/BatchDeleteEntry",
             );
@@ -456,7 +456,7 @@ pub mod entry_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.entry.v1.Entry/GetAuthorizedEntries",
             );
@@ -489,7 +489,7 @@ pub mod entry_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries",
             );
@@ -692,7 +692,7 @@ pub mod entry_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CountEntriesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -735,7 +735,7 @@ pub mod entry_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListEntriesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -778,7 +778,7 @@ pub mod entry_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetEntrySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -823,7 +823,7 @@ pub mod entry_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchCreateEntrySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -868,7 +868,7 @@ pub mod entry_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchUpdateEntrySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -913,7 +913,7 @@ pub mod entry_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchDeleteEntrySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -958,7 +958,7 @@ pub mod entry_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetAuthorizedEntriesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1007,7 +1007,7 @@ pub mod entry_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SyncAuthorizedEntriesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

@@ -278,7 +278,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/GetJWTAuthorityState",
             );
@@ -307,7 +307,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/PrepareJWTAuthority",
             );
@@ -336,7 +336,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/ActivateJWTAuthority",
             );
@@ -365,7 +365,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/TaintJWTAuthority",
             );
@@ -394,7 +394,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/RevokeJWTAuthority",
             );
@@ -423,7 +423,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/GetX509AuthorityState",
             );
@@ -452,7 +452,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/PrepareX509Authority",
             );
@@ -481,7 +481,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/ActivateX509Authority",
             );
@@ -510,7 +510,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/TaintX509Authority",
             );
@@ -539,7 +539,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/TaintX509UpstreamAuthority",
             );
@@ -568,7 +568,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/RevokeX509Authority",
             );
@@ -597,7 +597,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/RevokeX509UpstreamAuthority",
             );
@@ -626,7 +626,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/GetWITAuthorityState",
             );
@@ -655,7 +655,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/PrepareWITAuthority",
             );
@@ -684,7 +684,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/ActivateWITAuthority",
             );
@@ -713,7 +713,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/TaintWITAuthority",
             );
@@ -742,7 +742,7 @@ pub mod local_authority_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.localauthority.v1.LocalAuthority/RevokeWITAuthority",
             );
@@ -1001,7 +1001,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetJWTAuthorityStateSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1050,7 +1050,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PrepareJWTAuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1099,7 +1099,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ActivateJWTAuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1145,7 +1145,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TaintJWTAuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1191,7 +1191,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RevokeJWTAuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1240,7 +1240,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetX509AuthorityStateSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1289,7 +1289,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PrepareX509AuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1338,7 +1338,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ActivateX509AuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1384,7 +1384,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TaintX509AuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1436,7 +1436,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TaintX509UpstreamAuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1485,7 +1485,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RevokeX509AuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1537,7 +1537,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RevokeX509UpstreamAuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1586,7 +1586,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetWITAuthorityStateSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1635,7 +1635,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PrepareWITAuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1684,7 +1684,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ActivateWITAuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1730,7 +1730,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TaintWITAuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1776,7 +1776,7 @@ pub mod local_authority_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RevokeWITAuthoritySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

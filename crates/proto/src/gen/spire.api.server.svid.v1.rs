@@ -229,7 +229,7 @@ pub mod svid_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.svid.v1.SVID/MintX509SVID",
             );
@@ -255,7 +255,7 @@ pub mod svid_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.svid.v1.SVID/MintJWTSVID",
             );
@@ -279,7 +279,7 @@ pub mod svid_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.svid.v1.SVID/MintWITSVID",
             );
@@ -303,7 +303,7 @@ pub mod svid_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.svid.v1.SVID/BatchNewX509SVID",
             );
@@ -329,7 +329,7 @@ pub mod svid_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.svid.v1.SVID/NewJWTSVID",
             );
@@ -353,7 +353,7 @@ pub mod svid_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.svid.v1.SVID/BatchNewWITSVID",
             );
@@ -379,7 +379,7 @@ pub mod svid_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.svid.v1.SVID/NewDownstreamX509CA",
             );
@@ -562,7 +562,7 @@ pub mod svid_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = MintX509SVIDSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -605,7 +605,7 @@ pub mod svid_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = MintJWTSVIDSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -648,7 +648,7 @@ pub mod svid_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = MintWITSVIDSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -693,7 +693,7 @@ pub mod svid_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchNewX509SVIDSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -736,7 +736,7 @@ pub mod svid_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = NewJWTSVIDSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -781,7 +781,7 @@ pub mod svid_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchNewWITSVIDSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -826,7 +826,7 @@ pub mod svid_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = NewDownstreamX509CASvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

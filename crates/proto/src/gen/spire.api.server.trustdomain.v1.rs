@@ -225,7 +225,7 @@ pub mod trust_domain_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.trustdomain.v1.TrustDomain/ListFederationRelationships",
             );
@@ -254,7 +254,7 @@ pub mod trust_domain_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.trustdomain.v1.TrustDomain/GetFederationRelationship",
             );
@@ -285,7 +285,7 @@ pub mod trust_domain_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.trustdomain.v1.TrustDomain/BatchCreateFederationRelationship",
             );
@@ -316,7 +316,7 @@ pub mod trust_domain_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.trustdomain.v1.TrustDomain/BatchUpdateFederationRelationship",
             );
@@ -347,7 +347,7 @@ pub mod trust_domain_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.trustdomain.v1.TrustDomain/BatchDeleteFederationRelationship",
             );
@@ -373,7 +373,7 @@ pub mod trust_domain_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::Codec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/spire.api.server.trustdomain.v1.TrustDomain/RefreshBundle",
             );
@@ -555,7 +555,7 @@ pub mod trust_domain_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListFederationRelationshipsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -607,7 +607,7 @@ pub mod trust_domain_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetFederationRelationshipSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -661,7 +661,7 @@ pub mod trust_domain_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchCreateFederationRelationshipSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -715,7 +715,7 @@ pub mod trust_domain_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchUpdateFederationRelationshipSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -769,7 +769,7 @@ pub mod trust_domain_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchDeleteFederationRelationshipSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -814,7 +814,7 @@ pub mod trust_domain_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RefreshBundleSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::Codec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
