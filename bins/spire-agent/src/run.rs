@@ -42,7 +42,7 @@ use crate::version::VERSION;
 /// Few threads: an agent is idle most of its life, and each thread keeps memory. The drain is short: calls end by
 /// themselves as soon as a stop is asked for; what is left then is a client that does not read.
 pub const DAEMON: Daemon =
-    Daemon { name: "agent", title: "Agent", workers: Some(2), drain: Duration::from_secs(1) };
+    Daemon { name: "agent", title: "Agent", workers: Some(1), drain: Duration::from_secs(1) };
 
 /// The command. Answers the exit code.
 pub fn command(args: &[String]) -> u8 {

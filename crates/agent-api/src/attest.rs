@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
+use metrics::Histogram;
 use steeple_agent_core::entry::{Selector, SelectorSet};
 use steeple_plugin::{Caller, WorkloadAttestError, WorkloadAttestor};
 use steeple_runtime::clock;
-use steeple_runtime::metrics::CallCounter;
+use steeple_runtime::metrics::CallMetric;
 use steeple_runtime::peer::Peer;
 use steeple_runtime::reason::Reason;
 use tonic::Code;
@@ -52,11 +53,19 @@ impl AttestFailure {
 #[derive(Clone)]
 pub struct WorkloadAttestation {
     attestors: Arc<[Named]>,
+    meters: Arc<Meters>,
+}
+
+/// Handles, looked up once: every call of the Workload API comes by.
+struct Meters {
+    attestation: CallMetric,
+    selectors: Histogram,
 }
 
 struct Named {
     name: Arc<str>,
     attestor: Arc<dyn WorkloadAttestor>,
+    meter: CallMetric,
     /// When the log last heard that what the attestor asks is still silent.
     told_silent: Mutex<Option<Duration>>,
 }
@@ -71,10 +80,15 @@ impl WorkloadAttestation {
     pub fn new(attestors: Vec<Arc<dyn WorkloadAttestor>>) -> Self {
         let named = |attestor: Arc<dyn WorkloadAttestor>| Named {
             name: attestor.name().into(),
+            meter: CallMetric::new("workload_api.workload_attestor").label("attestor", attestor.name()),
             attestor,
             told_silent: Mutex::default(),
         };
-        Self { attestors: attestors.into_iter().map(named).collect() }
+        let meters = Meters {
+            attestation: CallMetric::new("workload_api.workload_attestation"),
+            selectors: metrics::histogram!("workload_api.discovered_selectors"),
+        };
+        Self { attestors: attestors.into_iter().map(named).collect(), meters: Arc::new(meters) }
     }
 
     /// The selector types that can be found.
@@ -84,11 +98,12 @@ impl WorkloadAttestation {
 
     pub(crate) async fn attest(&self, peer: &Arc<Peer>) -> Result<Attested, AttestFailure> {
         let gone = |error: &dyn ToString| AttestFailure::Gone(error.to_string());
-        peer.still_here().map_err(|error| gone(&error))?;
+        peer.not_ended().map_err(|error| gone(&error))?;
         let caller = HeldCaller(peer.clone());
-        let call = CallCounter::start(&["workload_api", "workload_attestation"]);
+        let call = self.meters.attestation.begin();
         let reports = join_all(self.attestors.iter().map(|attestor| attestor.report(&caller))).await;
-        // Whatever was read belongs to the caller only if it is still the one that connected.
+        // Whatever was read belongs to the caller only if it is still the one that connected: its number cannot have
+        // been another's before.
         peer.still_here().map_err(|error| gone(&error))?;
         if !reports.is_empty() && reports.iter().all(|report| report.result.is_err()) {
             call.done(Code::Unknown);
@@ -97,7 +112,7 @@ impl WorkloadAttestation {
         call.done(Code::Ok);
         let found = reports.iter().filter_map(|report| report.result.as_ref().ok());
         let selectors: Vec<Selector> = found.flatten().cloned().collect();
-        metrics::histogram!("workload_api.discovered_selectors").record(selectors.len() as f64);
+        self.meters.selectors.record(selectors.len() as f64);
         Ok(Attested { selectors: SelectorSet::new(selectors), reports })
     }
 }
@@ -105,7 +120,7 @@ impl WorkloadAttestation {
 impl Named {
     async fn report(&self, caller: &HeldCaller) -> AttestorReport {
         let started = clock::monotonic();
-        let call = CallCounter::start(&["workload_api", "workload_attestor"]).label("attestor", &*self.name);
+        let call = self.meter.begin();
         let found = tokio::time::timeout(ANSWERS_WITHIN, self.attestor.attest(caller)).await;
         let found = found.unwrap_or_else(|_| {
             let within = ANSWERS_WITHIN.as_secs();
@@ -307,6 +322,7 @@ mod tests {
     fn the_log_hears_of_what_is_still_silent_now_and_then() {
         let named = Named {
             name: "docker".into(),
+            meter: CallMetric::new("workload_api.workload_attestor"),
             attestor: Arc::new(Fake::default()),
             told_silent: Mutex::default(),
         };

@@ -1,7 +1,6 @@
 //! The SPIFFE Workload API (SPIFFE_Workload_API.md, statuses and messages as SPIRE's).
 
 mod calls;
-mod codec;
 mod encode;
 mod jwt;
 mod limit;
@@ -13,6 +12,7 @@ mod wit;
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use steeple_agent_core::cache::Content;
@@ -33,7 +33,7 @@ use limit::Limiter;
 pub use limit::RateLimits;
 use meter::{Meter, Meters};
 pub use reflection::reflection;
-use service::Encoded;
+use service::Answers;
 use stream::Kind;
 
 /// Settings of the Workload API.
@@ -122,6 +122,8 @@ pub(crate) struct Caller {
     timeout: Option<Duration>,
     meter: Option<Meter>,
     is_agent: bool,
+    /// Nothing was waited for since the process was last looked at.
+    just_seen: AtomicBool,
     /// Its place among the user's calls.
     _place: Option<Place>,
 }
@@ -133,6 +135,22 @@ impl Caller {
             meter.failed(status);
         }
         result
+    }
+
+    /// The call is about to wait: the process may end meanwhile, and its socket live on in another's hands.
+    fn waits(&self) {
+        self.just_seen.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether what the call waited for may still be handed out.
+    fn still_here(&self) -> Result<(), Status> {
+        if self.just_seen.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.peer.still_here().map_err(|error| {
+            tracing::debug!(subsystem_name = "endpoints", service = self.service, method = self.method, pid = self.peer.pid, error = %error, "Caller gone; closing its stream");
+            Status::unavailable("workload attestation failed")
+        })
     }
 
     /// `most`, but early enough to answer within the caller's deadline.
@@ -157,7 +175,7 @@ impl WorkloadApi {
         Self(Arc::new(Inner { state, attestation, signing, wits, config, reasons, limiter, calls, meters }))
     }
 
-    async fn fetch_x509_svid(self, request: Request<workload::X509svidRequest>) -> Result<Encoded, Status> {
+    async fn fetch_x509_svid(self, request: Request<workload::X509svidRequest>) -> Result<Answers, Status> {
         let mut caller = self.admit(&request, Called::Workload("FetchX509SVID")).await?;
         let mut subscribed = self.0.state.subscribe(&caller.selectors);
         let entry = self.wait_for_entry(&mut subscribed, &caller, |_| true).await;
@@ -170,7 +188,7 @@ impl WorkloadApi {
     async fn fetch_x509_bundles(
         self,
         request: Request<workload::X509BundlesRequest>,
-    ) -> Result<Encoded, Status> {
+    ) -> Result<Answers, Status> {
         let caller = self.admit(&request, Called::Workload("FetchX509Bundles")).await?;
         self.stream_bundles(caller, Kind::X509Bundles).await
     }
@@ -178,12 +196,12 @@ impl WorkloadApi {
     async fn fetch_jwt_bundles(
         self,
         request: Request<workload::JwtBundlesRequest>,
-    ) -> Result<Encoded, Status> {
+    ) -> Result<Answers, Status> {
         let caller = self.admit(&request, Called::Workload("FetchJWTBundles")).await?;
         self.stream_bundles(caller, Kind::JwtBundles).await
     }
 
-    async fn stream_bundles(self, mut caller: Caller, kind: Kind) -> Result<Encoded, Status> {
+    async fn stream_bundles(self, mut caller: Caller, kind: Kind) -> Result<Answers, Status> {
         let mut subscribed = self.0.state.watch(&caller.selectors);
         if !self.0.config.allow_unauthenticated_verifiers {
             let entry = self.wait_for_entry(&mut subscribed, &caller, |_| true).await;
@@ -251,6 +269,7 @@ impl WorkloadApi {
             timeout,
             meter: None,
             is_agent,
+            just_seen: AtomicBool::new(true),
             _place: place,
         };
         if !caller.is_agent
@@ -282,6 +301,7 @@ impl WorkloadApi {
             return Ok(());
         }
         if !patience.is_zero() {
+            caller.waits();
             tracing::debug!(
                 subsystem_name = "endpoints",
                 service = caller.service,
@@ -307,6 +327,7 @@ impl WorkloadApi {
             return Ok(());
         }
         let patience = caller.patience(SIGNING_WAIT);
+        caller.waits();
         if matches!(tokio::time::timeout(patience, updates.wait_for(ready)).await, Ok(Ok(_))) {
             return Ok(());
         }

@@ -159,6 +159,7 @@ impl Cache {
 
     /// Takes over what the view changed.
     pub fn apply(&mut self, changes: &Changes, now: Millis) {
+        self.interner.forget_recent();
         let mut affected = HashSet::new();
         for id in &changes.removed {
             self.remove(id, &mut affected);
@@ -493,6 +494,11 @@ impl Record {
             retry_at: 0,
             due: Millis::MAX,
         }
+    }
+
+    /// Waits for the day it falls due, whether or not anybody subscribes to it.
+    fn is_settled(&self, now: Millis) -> bool {
+        self.svid.is_some() && !self.stale && !self.in_flight && self.due > now
     }
 }
 

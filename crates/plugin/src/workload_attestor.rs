@@ -9,7 +9,8 @@ pub trait Caller: Send + Sync + Debug {
     fn pid(&self) -> i32;
     fn uid(&self) -> u32;
     fn gid(&self) -> u32;
-    /// Errors once the process has gone or is not the one that connected. Attestors call it after each look at /proc.
+    /// Errors once the process has gone or is not the one that connected. It is asked when all attestors have answered,
+    /// which vouches for all that they read of it before; an attestor asks for itself before it tells others of what it read.
     fn still_here(&self) -> std::io::Result<()>;
 }
 

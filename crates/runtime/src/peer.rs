@@ -75,8 +75,8 @@ impl Peer {
         // `from_raw` takes no negative number.
         let number = (pid > 0).then(|| Pid::from_raw(pid)).flatten().ok_or(PeerError::Gone { pid })?;
         let pidfd = pidfd_open(number, PidfdFlags::empty()).map_err(|err| gone_or(pid, err.into()))?;
-        let status =
-            std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|err| gone_or(pid, err))?;
+        let status = Path::new("/proc").join(pid.to_string()).join("status");
+        let status = read_at_once(&status).map_err(|err| gone_or(pid, err))?;
         let (uid, gid) = (effective_id(&status, "Uid:"), effective_id(&status, "Gid:"));
         Self::held(sys::Credentials { pid, uid, gid }, pidfd, true)
     }
@@ -111,10 +111,17 @@ impl Peer {
     /// all that was read before. Two system calls: every call of the Workload API asks several times.
     pub fn still_here(&self) -> Result<(), PeerError> {
         let looked = self.same_owner().and_then(|()| self.same_start());
-        if self.has_exited().map_err(|source| PeerError::Proc { pid: self.pid, source })? {
-            return Err(PeerError::Gone { pid: self.pid });
-        }
+        self.not_ended()?;
         looked
+    }
+
+    /// Errors once the process has ended: one system call, for when [`still_here`](Self::still_here) follows.
+    pub fn not_ended(&self) -> Result<(), PeerError> {
+        match self.has_exited() {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(PeerError::Gone { pid: self.pid }),
+            Err(source) => Err(PeerError::Proc { pid: self.pid, source }),
+        }
     }
 
     fn same_start(&self) -> Result<(), PeerError> {
@@ -215,9 +222,10 @@ fn effective_id(status: &str, key: &str) -> u32 {
 
 /// Files of /proc tell no size, and `read_to_string` begins with 32 bytes then: half a dozen system calls.
 fn read_at_once(path: &Path) -> io::Result<String> {
-    let mut text = String::with_capacity(PROC_FILE);
-    File::open(path)?.read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::with_capacity(PROC_FILE);
+    File::open(path)?.read_to_end(&mut bytes)?;
+    // The program's name may be any bytes.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Longer than `status` and `stat` of most processes.

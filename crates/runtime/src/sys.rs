@@ -57,9 +57,13 @@ fn code(line: &str) -> Option<(usize, usize)> {
 
 /// Returns once the descriptor can be read; a pidfd can when its process has ended.
 pub async fn readable(fd: OwnedFd) -> io::Result<()> {
-    // SAFETY: an `OwnedFd` is open, the same, and owned by the `AsyncFd` until that is dropped here.
-    let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? };
-    fd.readable().await.map(drop)
+    watch(fd, Interest::READABLE)?.readable().await.map(drop)
+}
+
+/// Wakes tasks for what can be done with the descriptor.
+pub fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open, always the same, and owned by the `AsyncFd` until that is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest)? })
 }
 
 /// SO_PEERCRED.

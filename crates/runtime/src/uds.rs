@@ -1,34 +1,39 @@
 //! Unix sockets whose callers are identified processes.
 
+mod socket;
+
 use std::{
     collections::HashMap,
     fmt,
     fs::{File, OpenOptions, TryLockError},
     io,
     os::{
-        fd::AsFd,
+        fd::{AsFd, OwnedFd},
         unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError, Weak},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use futures::{Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use rustix::{fs::OFlags, net::RecvFlags};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
-    net::UnixStream,
+use rustix::{
+    fs::OFlags,
+    io::Errno,
+    net::{SocketFlags, accept_with},
 };
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd};
 use tonic::transport::server::Connected;
 
 use crate::{
     authority::AuthorityFilter,
     clock,
     peer::{Peer, PeerInfo},
+    sys,
 };
+use socket::Socket;
 
 /// How long to wait after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -72,7 +77,7 @@ pub fn bind(path: impl AsRef<Path>, mode: u32) -> Result<UdsListener, UdsError> 
 pub struct UdsListener {
     /// Removed before the listener is closed: nobody finds our file stale and replaces it in between.
     file: SocketFile,
-    listener: tokio::net::UnixListener,
+    listener: AsyncFd<OwnedFd>,
     max_per_uid: Option<usize>,
     /// This process's connections are nobody's.
     uncounted: Option<u32>,
@@ -90,7 +95,7 @@ impl UdsListener {
         create_parents(path, options.dir_mode).map_err(error("create the directory of"))?;
         let _claim = Claim::on(path)?;
         remove_stale(path)?;
-        let listener = tokio::net::UnixListener::bind(path).map_err(|source| match source.kind() {
+        let listener = listen(path).map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => UdsError::InUse { path: path.to_owned() },
             _ => UdsError::Io { what: "listen on", path: path.to_owned(), source },
         })?;
@@ -135,8 +140,8 @@ impl UdsListener {
     }
 
     /// Identifies the caller and counts it; `None` closes the connection.
-    fn admit(&mut self, stream: UnixStream) -> Option<UdsStream> {
-        let peer = match Peer::of_socket(stream.as_fd()) {
+    fn admit(&mut self, socket: Socket) -> Option<UdsStream> {
+        let peer = match Peer::of_socket(socket.as_fd()) {
             Ok(peer) => peer,
             Err(error) => {
                 self.refusals.note(|held_back| {
@@ -161,7 +166,7 @@ impl UdsListener {
             return None;
         }
         let info = PeerInfo { peer: self.shared(peer), hangup: Arc::default() };
-        Some(UdsStream { io: AuthorityFilter::new(stream), info, _permit: permit.flatten() })
+        Some(UdsStream { io: AuthorityFilter::new(socket), info, _permit: permit.flatten() })
     }
 
     /// The same process's earlier [`Peer`], if a connection of it is open. That one had the number before `peer` was
@@ -182,6 +187,19 @@ impl UdsListener {
         peer
     }
 
+    fn accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Socket>> {
+        loop {
+            let mut ready = ready!(self.listener.poll_read_ready(cx))?;
+            match accept_with(self.listener.get_ref(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(accepted) => return Poll::Ready(Socket::new(accepted)),
+                Err(Errno::AGAIN) => ready.clear_ready(),
+                // The client was gone before it was accepted.
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
     fn poll_accept(&mut self, cx: &mut Context<'_>) {
         loop {
             if let Some(pause) = &mut self.pause {
@@ -190,10 +208,10 @@ impl UdsListener {
                 }
                 self.pause = None;
             }
-            match self.listener.poll_accept(cx) {
+            match self.accept(cx) {
                 Poll::Pending => return,
-                Poll::Ready(Ok((stream, _))) => {
-                    if let Some(stream) = self.admit(stream) {
+                Poll::Ready(Ok(socket)) => {
+                    if let Some(stream) = self.admit(socket) {
                         self.silent.push(Box::pin(stream.once_heard()));
                     }
                 }
@@ -232,7 +250,7 @@ impl fmt::Debug for UdsListener {
 /// A connection and the process that made it.
 #[derive(Debug)]
 pub struct UdsStream {
-    io: AuthorityFilter<UnixStream>,
+    io: AuthorityFilter<Socket>,
     info: PeerInfo,
     _permit: Option<Permit>,
 }
@@ -244,10 +262,7 @@ impl UdsStream {
 
     /// Waits for the first byte, or the end.
     async fn once_heard(self) -> Self {
-        let socket = self.io.get_ref();
-        let peek = || Ok(rustix::net::recv(socket, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)?);
-        // An error shows again when the connection is read.
-        let _ = socket.async_io(Interest::READABLE, peek).await;
+        self.io.get_ref().heard().await;
         self
     }
 }
@@ -397,6 +412,12 @@ impl Drop for SocketFile {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+fn listen(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    sys::watch(listener.into(), Interest::READABLE)
 }
 
 fn inode(path: &Path) -> Option<(u64, u64)> {

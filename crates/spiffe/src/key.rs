@@ -207,7 +207,12 @@ impl PrivateKey {
 
     /// A `PRIVATE KEY` PEM block.
     pub fn to_pem(&self) -> Result<Zeroizing<String>, KeyError> {
-        Ok(Zeroizing::new(pem::encode("PRIVATE KEY", &self.pkcs8_der()?)))
+        Ok(Self::pkcs8_pem(&self.pkcs8_der()?))
+    }
+
+    /// The PEM form of a key in PKCS#8 DER, which is not looked into.
+    pub fn pkcs8_pem(pkcs8: &[u8]) -> Zeroizing<String> {
+        Zeroizing::new(pem::encode("PRIVATE KEY", pkcs8))
     }
 
     pub fn key_type(&self) -> KeyType {

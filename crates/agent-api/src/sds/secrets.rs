@@ -146,15 +146,11 @@ impl<'a> Secrets<'a> {
 }
 
 fn certificate(identity: &Identity) -> Result<tls::TlsCertificate, Status> {
-    let unreadable =
-        |error: &dyn ToString| Status::internal(format!("SVID cannot be encoded: {}", error.to_string()));
-    let chain = Certificate::many_from_der(&identity.svid.chain).map_err(|error| unreadable(&error))?;
-    let pem: String = chain.iter().map(Certificate::to_pem).collect();
-    let key = PrivateKey::from_pkcs8_der(&identity.svid.key)
-        .and_then(|key| key.to_pem())
-        .map_err(|error| unreadable(&error))?;
+    let unreadable = |error| Status::internal(format!("SVID cannot be encoded: {error}"));
+    let chain = Certificate::many_to_pem(&identity.svid.chain).map_err(unreadable)?;
+    let key = PrivateKey::pkcs8_pem(&identity.svid.key);
     Ok(tls::TlsCertificate {
-        certificate_chain: Some(inline(pem.into_bytes())),
+        certificate_chain: Some(inline(chain.into_bytes())),
         private_key: Some(inline(key.as_bytes().to_vec())),
     })
 }

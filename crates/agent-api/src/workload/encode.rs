@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 /// X509SVIDResponse (Workload API §5.2.1). One entry per identity, in entry id order; CRLs are never sent. It holds
 /// private keys: measured first, so that it is written once and never moved, and wiped when the last holder drops it.
-pub(super) fn x509_svid(content: &Content) -> Bytes {
+pub(super) fn x509_svid(content: &Content) -> Framed {
     let bundle = content.bundle.as_ref().map(|bundle| bundle.x509_der()).unwrap_or_default();
     let svid = |identity: &Identity, out: &mut Out| {
         out.field(1, identity.entry.spiffe_id.as_str().as_bytes());
@@ -33,17 +33,17 @@ pub(super) fn x509_svid(content: &Content) -> Bytes {
 }
 
 /// X509BundlesResponse (§5.2.2): keys are trust domain IDs.
-pub(super) fn x509_bundles(own: &Bundle, federated: &[impl AsRef<Bundle>]) -> Bytes {
+pub(super) fn x509_bundles(own: &Bundle, federated: &[impl AsRef<Bundle>]) -> Framed {
     bundles(2, own, federated, Bundle::x509_der)
 }
 
 /// JWTBundlesResponse (§6.2.2): plain JWK Sets with JWT keys only.
-pub(super) fn jwt_bundles(own: &Bundle, federated: &[impl AsRef<Bundle>]) -> Bytes {
+pub(super) fn jwt_bundles(own: &Bundle, federated: &[impl AsRef<Bundle>]) -> Framed {
     bundles(1, own, federated, |bundle| bundle.to_jwks_json().into_bytes())
 }
 
 /// WITSVIDResponse (§7.2.1), in entry id order. It holds private keys, as [`x509_svid`]'s.
-pub(super) fn wit_svid(identities: &[(Arc<Entry>, Held)]) -> Bytes {
+pub(super) fn wit_svid(identities: &[(Arc<Entry>, Held)]) -> Framed {
     write(&|out| {
         for (entry, held) in identities {
             out.message(1, &|out| {
@@ -57,7 +57,7 @@ pub(super) fn wit_svid(identities: &[(Arc<Entry>, Held)]) -> Bytes {
 }
 
 /// WITBundlesResponse (§7.2.2): JWK Sets with WIT keys only.
-pub(super) fn wit_bundles(own: &Bundle, federated: &[impl AsRef<Bundle>]) -> Bytes {
+pub(super) fn wit_bundles(own: &Bundle, federated: &[impl AsRef<Bundle>]) -> Framed {
     bundles(1, own, federated, |bundle| bundle.to_wit_jwks_json().into_bytes())
 }
 
@@ -66,7 +66,7 @@ fn bundles(
     own: &Bundle,
     federated: &[impl AsRef<Bundle>],
     form: impl Fn(&Bundle) -> Vec<u8>,
-) -> Bytes {
+) -> Framed {
     let mut all: Vec<&Bundle> = federated.iter().map(AsRef::as_ref).collect();
     all.push(own);
     all.sort_by(|a, b| a.trust_domain.cmp(&b.trust_domain));
@@ -76,6 +76,28 @@ fn bundles(
             out.map_entry(field, bundle, value);
         }
     })
+}
+
+/// A message as gRPC sends it: not compressed, its length, itself. Shared by all that are sent it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Framed(pub Bytes);
+
+/// What comes before a message.
+const PREFIX: usize = 5;
+
+/// A message that is for one caller only.
+pub(super) fn message(message: &impl prost::Message) -> Framed {
+    let length = message.encoded_len();
+    let mut bytes = Vec::with_capacity(PREFIX + length);
+    prefix(&mut bytes, length);
+    message.encode_raw(&mut bytes);
+    Framed(bytes.into())
+}
+
+fn prefix(bytes: &mut Vec<u8>, length: usize) {
+    bytes.push(0);
+    // Longer than 4 GiB is nobody's answer.
+    bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
 }
 
 /// A message, or its length.
@@ -88,10 +110,13 @@ struct Out {
 }
 
 /// Exactly as long as it has to be.
-fn write(fields: Fields<'_>) -> Bytes {
-    let mut out = Out { length: 0, bytes: Some(Zeroizing::new(Vec::with_capacity(length(fields)))) };
+fn write(fields: Fields<'_>) -> Framed {
+    let length = length(fields);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(PREFIX + length));
+    prefix(&mut bytes, length);
+    let mut out = Out { length: 0, bytes: Some(bytes) };
     fields(&mut out);
-    Bytes::from_owner(out.bytes.unwrap_or_default())
+    Framed(Bytes::from_owner(out.bytes.unwrap_or_default()))
 }
 
 fn length(fields: Fields<'_>) -> usize {
@@ -157,7 +182,9 @@ mod tests {
                 out.message(20, &|out| out.field(1, b"x"));
             });
         };
-        let written = write(fields);
+        let framed = write(fields).0;
+        let (prefix, written) = framed.split_at(PREFIX);
+        assert_eq!(prefix, [0, 0, 0, 1, (length(fields) - 256) as u8]);
         assert_eq!(written.len(), length(fields));
         assert_eq!(written[..6], [0x0a, 0xb5, 0x02, 0x12, 0xac, 0x02]);
         assert!(written.ends_with(&[7, 0xa2, 1, 3, 0x0a, 1, b'x']));

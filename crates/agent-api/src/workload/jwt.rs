@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use prost::Message as _;
 use prost_types::value::Kind as ProtoKind;
 use prost_types::{ListValue, Struct, Value as ProtoValue};
 use serde_json::Value;
@@ -13,14 +11,15 @@ use steeple_spiffe::jwt::{self, JwtBundleSource};
 use steeple_spiffe::{Bundle, PublicKey, SpiffeId, TrustDomain};
 use tonic::{Request, Status};
 
-use super::{Called, Caller, WorkloadApi, check_header};
+use super::encode::Framed;
+use super::{Called, Caller, WorkloadApi, check_header, encode};
 use crate::link::RPC_TIMEOUT;
 
 impl WorkloadApi {
     pub(super) async fn fetch_jwt_svid(
         self,
         request: Request<workload::JwtsvidRequest>,
-    ) -> Result<Bytes, Status> {
+    ) -> Result<Framed, Status> {
         check_header(&request)?;
         let wanted = {
             let message = request.get_ref();
@@ -44,7 +43,7 @@ impl WorkloadApi {
         caller: &Caller,
         wanted: Option<SpiffeId>,
         audience: &[String],
-    ) -> Result<Bytes, Status> {
+    ) -> Result<Framed, Status> {
         let fits = |entry: &Entry| wanted.as_ref().is_none_or(|id| *id == entry.spiffe_id);
         let mut entries = self.0.state.cache().matching(&caller.selectors);
         entries.retain(|entry| fits(entry));
@@ -69,13 +68,13 @@ impl WorkloadApi {
                 hint: entry.hint.clone(),
             });
         }
-        Ok(workload::JwtsvidResponse { svids }.encode_to_vec().into())
+        Ok(encode::message(&workload::JwtsvidResponse { svids }))
     }
 
     pub(super) async fn validate_jwt_svid(
         self,
         request: Request<workload::ValidateJwtsvidRequest>,
-    ) -> Result<Bytes, Status> {
+    ) -> Result<Framed, Status> {
         check_header(&request)?;
         if request.get_ref().audience.is_empty() {
             return Err(Status::invalid_argument("audience must be specified"));
@@ -88,7 +87,7 @@ impl WorkloadApi {
         caller.ended(valid)
     }
 
-    fn validate(&self, caller: &Caller, request: workload::ValidateJwtsvidRequest) -> Result<Bytes, Status> {
+    fn validate(&self, caller: &Caller, request: workload::ValidateJwtsvidRequest) -> Result<Framed, Status> {
         let workload::ValidateJwtsvidRequest { audience, svid } = request;
         let bundles = {
             let cache = self.0.state.cache();
@@ -118,7 +117,7 @@ impl WorkloadApi {
         }
         let response =
             workload::ValidateJwtsvidResponse { spiffe_id: valid.id.to_string(), claims: Some(claims) };
-        Ok(response.encode_to_vec().into())
+        Ok(encode::message(&response))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::{Counter, Gauge};
 use steeple_runtime::metrics::{CallMetric, rpc_key};
 use tonic::{Code, Status};
 
@@ -12,6 +13,13 @@ use super::Called;
 /// Handles, looked up once.
 pub(super) struct Meters {
     calls: HashMap<&'static str, Arc<CallMetric>>,
+    workload: Connections,
+    sds: Connections,
+}
+
+struct Connections {
+    total: Counter,
+    open: Gauge,
 }
 
 impl Meters {
@@ -28,22 +36,28 @@ impl Meters {
         let sds = ["StreamSecrets", "DeltaSecrets", "FetchSecrets"];
         let metric = |called: Called| Arc::new(CallMetric::new(rpc_key(&called.path())));
         let called = workload.map(Called::Workload).into_iter().chain(sds.map(Called::Sds));
-        Self { calls: called.map(|called| (called.method(), metric(called))).collect() }
+        Self {
+            calls: called.map(|called| (called.method(), metric(called))).collect(),
+            workload: Connections {
+                total: metrics::counter!("workload_api.connection"),
+                open: metrics::gauge!("workload_api.connections"),
+            },
+            sds: Connections {
+                total: metrics::counter!("sds_api.connections"),
+                open: metrics::gauge!("sds_api.connections"),
+            },
+        }
     }
 
     /// A call begins; it ends when the answer is dropped.
     pub fn start(&self, called: Called) -> Option<Meter> {
         let metric = self.calls.get(called.method())?.clone();
         let connections = match called {
-            Called::Workload(_) => {
-                metrics::counter!("workload_api.connection").increment(1);
-                metrics::gauge!("workload_api.connections")
-            }
-            Called::Sds(_) => {
-                metrics::counter!("sds_api.connections").increment(1);
-                metrics::gauge!("sds_api.connections")
-            }
+            Called::Workload(_) => &self.workload,
+            Called::Sds(_) => &self.sds,
         };
+        connections.total.increment(1);
+        let connections = connections.open.clone();
         connections.increment(1.0);
         let start = metric.start();
         Some(Meter { metric, connections, start, code: Code::Ok, counts: true })
@@ -53,7 +67,7 @@ impl Meters {
 /// One call under way. A stream that the client ends has gone well (SPIRE).
 pub(super) struct Meter {
     metric: Arc<CallMetric>,
-    connections: metrics::Gauge,
+    connections: Gauge,
     start: Duration,
     code: Code,
     counts: bool,

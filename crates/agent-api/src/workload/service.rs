@@ -1,27 +1,34 @@
-//! The gRPC service by hand: tonic's generated one would encode each response anew.
+//! The gRPC service by hand: tonic's generated one would encode each response anew, and tonic's encoder would copy what is
+//! encoded once into a buffer of each stream. Requests are decoded by tonic.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::Pin;
+use std::marker::PhantomData;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::Stream;
-use http::{Request as HttpRequest, Response as HttpResponse};
+use futures::stream;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Request as HttpRequest, Response as HttpResponse};
+use hyper::body::{Body as HttpBody, Frame};
 use prost::Message;
 use steeple_proto::workload;
+use steeple_runtime::grpc::MAX_MESSAGE;
 use tonic::body::Body;
-use tonic::server::{Grpc, NamedService, ServerStreamingService, UnaryService};
-use tonic::{Code, Request, Response, Status};
+use tonic::codec::{BufferSettings, DecodeBuf, Decoder, Streaming};
+use tonic::server::NamedService;
+use tonic::{Code, Request, Status};
 use tower_service::Service;
 
 use super::WorkloadApi;
-use super::codec::EncodedCodec;
+use super::encode::Framed;
 use crate::state::AgentState;
 
 /// What a handler streams.
-pub(super) type Encoded = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<Framed, Status>> + Send>>;
 type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl NamedService for WorkloadApi {
@@ -42,27 +49,27 @@ impl Service<HttpRequest<Body>> for WorkloadApi {
         let state = self.0.state.clone();
         let method = request.uri().path().rsplit('/').next().unwrap_or_default();
         match method {
-            "FetchX509SVID" => stream::<workload::X509svidRequest, _>(state, request, move |request| {
-                api.clone().fetch_x509_svid(request)
+            "FetchX509SVID" => answer(state, request, |message: Request<workload::X509svidRequest>| {
+                api.fetch_x509_svid(message)
             }),
-            "FetchX509Bundles" => stream::<workload::X509BundlesRequest, _>(state, request, move |request| {
-                api.clone().fetch_x509_bundles(request)
+            "FetchX509Bundles" => answer(state, request, |message: Request<workload::X509BundlesRequest>| {
+                api.fetch_x509_bundles(message)
             }),
-            "FetchJWTBundles" => stream::<workload::JwtBundlesRequest, _>(state, request, move |request| {
-                api.clone().fetch_jwt_bundles(request)
+            "FetchJWTBundles" => answer(state, request, |message: Request<workload::JwtBundlesRequest>| {
+                api.fetch_jwt_bundles(message)
             }),
-            "FetchWITSVID" => stream::<workload::WitsvidRequest, _>(state, request, move |request| {
-                api.clone().fetch_wit_svid(request)
+            "FetchWITSVID" => answer(state, request, |message: Request<workload::WitsvidRequest>| {
+                api.fetch_wit_svid(message)
             }),
-            "FetchWITBundles" => stream::<workload::WitBundlesRequest, _>(state, request, move |request| {
-                api.clone().fetch_wit_bundles(request)
+            "FetchWITBundles" => answer(state, request, |message: Request<workload::WitBundlesRequest>| {
+                api.fetch_wit_bundles(message)
             }),
-            "FetchJWTSVID" => unary::<workload::JwtsvidRequest, _>(state, request, move |request| {
-                api.clone().fetch_jwt_svid(request)
+            "FetchJWTSVID" => answer(state, request, |message: Request<workload::JwtsvidRequest>| {
+                once(api.fetch_jwt_svid(message))
             }),
             "ValidateJWTSVID" => {
-                unary::<workload::ValidateJwtsvidRequest, _>(state, request, move |request| {
-                    api.clone().validate_jwt_svid(request)
+                answer(state, request, |message: Request<workload::ValidateJwtsvidRequest>| {
+                    once(api.validate_jwt_svid(message))
                 })
             }
             other => {
@@ -76,65 +83,103 @@ impl Service<HttpRequest<Body>> for WorkloadApi {
     }
 }
 
-fn stream<D, F>(
+/// The answer of a unary method.
+async fn once(answer: impl Future<Output = Result<Framed, Status>>) -> Result<Answers, Status> {
+    let answer = answer.await?;
+    Ok(Box::pin(stream::iter([Ok(answer)])))
+}
+
+fn answer<D, F>(
     state: Arc<AgentState>,
     request: HttpRequest<Body>,
-    handler: impl Fn(Request<D>) -> F + Send + Sync + 'static,
+    handler: impl FnOnce(Request<D>) -> F + Send + 'static,
 ) -> Answer<Result<HttpResponse<Body>, Infallible>>
 where
     D: Message + Default + 'static,
-    F: Future<Output = Result<Encoded, Status>> + Send + 'static,
+    F: Future<Output = Result<Answers, Status>> + Send,
 {
-    let handler = Arc::new(move |request: Request<D>| {
-        let (state, answer) = (state.clone(), handler(request));
-        Box::pin(async move { state.unless_closed(answer).await.map(Response::new) }) as Answer<_>
-    });
     Box::pin(async move {
-        let mut grpc = Grpc::new(EncodedCodec::<D>::default());
-        Ok(grpc.server_streaming(Streaming(handler), request).await)
+        let answers = async { state.unless_closed(handler(only_message(request).await?)).await };
+        Ok(match answers.await {
+            Ok(answers) => {
+                let mut response = HttpResponse::new(Body::new(Sent { answers: Some(answers) }));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                response
+            }
+            Err(status) => status.into_http(),
+        })
     })
 }
 
-fn unary<D, F>(
-    state: Arc<AgentState>,
+/// The one message of a request.
+async fn only_message<D: Message + Default + 'static>(
     request: HttpRequest<Body>,
-    handler: impl Fn(Request<D>) -> F + Send + Sync + 'static,
-) -> Answer<Result<HttpResponse<Body>, Infallible>>
-where
-    D: Message + Default + 'static,
-    F: Future<Output = Result<Bytes, Status>> + Send + 'static,
-{
-    let handler = Arc::new(move |request: Request<D>| {
-        let (state, answer) = (state.clone(), handler(request));
-        Box::pin(async move { state.unless_closed(answer).await.map(Response::new) }) as Answer<_>
-    });
-    Box::pin(async move {
-        let mut grpc = Grpc::new(EncodedCodec::<D>::default());
-        Ok(grpc.unary(Unary(handler), request).await)
-    })
+) -> Result<Request<D>, Status> {
+    uncompressed(request.headers())?;
+    let (parts, body) = request.into_parts();
+    let messages = Streaming::new_request(Decode(PhantomData), body, None, Some(MAX_MESSAGE));
+    let mut messages = pin!(messages);
+    let message = messages.message().await?.ok_or_else(|| Status::internal("Missing request message."))?;
+    // To the end: a request that breaks off has no answer.
+    messages.trailers().await?;
+    Ok(Request::from_http(HttpRequest::from_parts(parts, message)))
 }
 
-type Handler<D, R> = Arc<dyn Fn(Request<D>) -> Answer<Result<Response<R>, Status>> + Send + Sync>;
+/// Compression is not served, as in SPIRE; the refusal is tonic's.
+fn uncompressed(headers: &HeaderMap) -> Result<(), Status> {
+    let Some(encoding) = headers.get("grpc-encoding").filter(|encoding| *encoding != "identity") else {
+        return Ok(());
+    };
+    let encoding = String::from_utf8_lossy(encoding.as_bytes());
+    let mut status =
+        Status::unimplemented(format!("Content is compressed with `{encoding}` which isn't supported"));
+    status
+        .metadata_mut()
+        .insert("grpc-accept-encoding", tonic::metadata::MetadataValue::from_static("identity"));
+    Err(status)
+}
 
-struct Streaming<D>(Handler<D, Encoded>);
+/// A response on its way: messages, then the status.
+struct Sent {
+    answers: Option<Answers>,
+}
 
-impl<D: Message + Default + 'static> ServerStreamingService<D> for Streaming<D> {
-    type Response = Bytes;
-    type ResponseStream = Encoded;
-    type Future = Answer<Result<Response<Encoded>, Status>>;
+impl HttpBody for Sent {
+    type Data = Bytes;
+    type Error = Status;
 
-    fn call(&mut self, request: Request<D>) -> Self::Future {
-        (self.0)(request)
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Some(answers) = &mut self.answers else { return Poll::Ready(None) };
+        let status = match ready!(answers.as_mut().poll_next(cx)) {
+            Some(Ok(message)) => return Poll::Ready(Some(Ok(Frame::data(message.0)))),
+            Some(Err(status)) => status,
+            None => Status::ok(""),
+        };
+        self.answers = None;
+        let mut trailers = HeaderMap::new();
+        Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.answers.is_none()
     }
 }
 
-struct Unary<D>(Handler<D, Bytes>);
+struct Decode<D>(PhantomData<fn() -> D>);
 
-impl<D: Message + Default + 'static> UnaryService<D> for Unary<D> {
-    type Response = Bytes;
-    type Future = Answer<Result<Response<Bytes>, Status>>;
+impl<D: Message + Default> Decoder for Decode<D> {
+    type Item = D;
+    type Error = Status;
 
-    fn call(&mut self, request: Request<D>) -> Self::Future {
-        (self.0)(request)
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
+        D::decode(src).map(Some).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    /// Requests are short.
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(64, 32 * 1024)
     }
 }

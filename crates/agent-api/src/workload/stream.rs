@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::stream;
 use steeple_agent_core::cache::Content;
 use tonic::Status;
 
-use super::service::Encoded;
+use super::encode::Framed;
+use super::service::Answers;
 use super::{Caller, WorkloadApi, encode};
 use crate::state::{AgentState, Subscribed};
 
@@ -25,11 +25,11 @@ struct Open {
     caller: Caller,
     subscribed: Subscribed,
     kind: Kind,
-    last: Option<(Arc<Content>, Bytes)>,
+    last: Option<(Arc<Content>, Framed)>,
 }
 
 /// The newest state now and at each change, until the caller is no longer entitled to it (WA-73).
-pub(super) fn run(api: WorkloadApi, caller: Caller, subscribed: Subscribed, kind: Kind) -> Encoded {
+pub(super) fn run(api: WorkloadApi, caller: Caller, subscribed: Subscribed, kind: Kind) -> Answers {
     let open = Open { api, caller, subscribed, kind, last: None };
     Box::pin(stream::unfold(Some(open), |open| async move {
         let mut open = open?;
@@ -41,20 +41,17 @@ pub(super) fn run(api: WorkloadApi, caller: Caller, subscribed: Subscribed, kind
 }
 
 impl Open {
-    async fn next(&mut self) -> Result<Bytes, Status> {
+    async fn next(&mut self) -> Result<Framed, Status> {
         loop {
             match self.newest() {
                 Ok(None) => {}
                 Ok(Some(bytes)) => {
-                    // The process may have ended and its socket live on in another's hands.
-                    if let Err(error) = self.caller.peer.still_here() {
-                        tracing::debug!(subsystem_name = "endpoints", service = "WorkloadAPI", method = self.caller.method, pid = self.caller.peer.pid, error = %error, "Caller gone; closing its stream");
-                        return Err(Status::unavailable("workload attestation failed"));
-                    }
+                    self.caller.still_here()?;
                     return Ok(bytes);
                 }
                 Err(status) => return Err(status),
             }
+            self.caller.waits();
             if self.subscribed.subscription.updates.changed().await.is_err() {
                 return Err(AgentState::stopping());
             }
@@ -62,7 +59,7 @@ impl Open {
     }
 
     /// What has to be sent now, if anything.
-    fn newest(&mut self) -> Result<Option<Bytes>, Status> {
+    fn newest(&mut self) -> Result<Option<Framed>, Status> {
         let update = self.subscribed.subscription.updates.borrow_and_update().clone();
         let verifier = self.kind != Kind::X509Svid && self.api.0.config.allow_unauthenticated_verifiers;
         if update.matched.is_empty() && !verifier {
@@ -72,22 +69,20 @@ impl Open {
         if self.last.as_ref().is_some_and(|(last, _)| Arc::ptr_eq(last, &content)) {
             return Ok(None);
         }
+        // Encoded by whoever is first; the content keeps the bytes for all others.
+        let federated = &content.federated;
         let bytes = match (self.kind, &content.bundle) {
             // Its SVIDs are being replaced or cannot be had now: it keeps what it has.
             (Kind::X509Svid, _) if content.identities.is_empty() => return Ok(None),
             (_, None) => return Ok(None),
-            (Kind::X509Svid, Some(_)) => content.x509_svid(encode::x509_svid),
+            (Kind::X509Svid, Some(_)) => content.x509_svid(|content| encode::x509_svid(content).0),
             (Kind::X509Bundles, Some(own)) => {
-                content.x509_bundles(|content| encode::x509_bundles(own, &content.federated))
+                content.x509_bundles(|_| encode::x509_bundles(own, federated).0)
             }
-            (Kind::WitBundles, Some(own)) => {
-                content.wit_bundles(|content| encode::wit_bundles(own, &content.federated))
-            }
-            (Kind::JwtBundles, Some(own)) => {
-                content.jwt_bundles(|content| encode::jwt_bundles(own, &content.federated))
-            }
+            (Kind::WitBundles, Some(own)) => content.wit_bundles(|_| encode::wit_bundles(own, federated).0),
+            (Kind::JwtBundles, Some(own)) => content.jwt_bundles(|_| encode::jwt_bundles(own, federated).0),
         };
-        let bytes = bytes.clone();
+        let bytes = Framed(bytes.clone());
         let same = self.last.as_ref().is_some_and(|(_, last)| *last == bytes);
         self.last = Some((content.clone(), bytes.clone()));
         if same {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use steeple_agent_core::wit_cache::Held;
 use steeple_agent_core::{Entry, Millis};
@@ -11,7 +10,8 @@ use steeple_proto::workload;
 use steeple_spiffe::SpiffeId;
 use tonic::{Code, Request, Status};
 
-use super::service::Encoded;
+use super::encode::Framed;
+use super::service::Answers;
 use super::stream::Kind;
 use super::{Called, Caller, SIGNING_WAIT, WorkloadApi, check_header, encode};
 use crate::failure::ServerError;
@@ -30,7 +30,7 @@ impl WorkloadApi {
     pub(super) async fn fetch_wit_svid(
         self,
         request: Request<workload::WitsvidRequest>,
-    ) -> Result<Encoded, Status> {
+    ) -> Result<Answers, Status> {
         // Profiles that are not served answer so only to callers that speak the protocol (WE-07, WA-60).
         check_header(&request)?;
         let Some(wits) = self.0.wits.clone() else {
@@ -48,7 +48,7 @@ impl WorkloadApi {
         let entry = self.wait_for_entry(&mut subscribed, &caller, fits).await;
         caller.ended(entry)?;
         let patience = caller.patience(SIGNING_WAIT);
-        let mut open = Open { api: self, wits, caller, subscribed, wanted, last: Bytes::new(), pause: 0 };
+        let mut open = Open { api: self, wits, caller, subscribed, wanted, last: None, pause: 0 };
         let first = tokio::time::timeout(patience, open.next(true)).await;
         let late = || Err(Status::unavailable("could not fetch WIT-SVID: the server has not signed it yet"));
         let first = open.caller.ended(first.unwrap_or_else(|_| late()))?;
@@ -65,7 +65,7 @@ impl WorkloadApi {
     pub(super) async fn fetch_wit_bundles(
         self,
         request: Request<workload::WitBundlesRequest>,
-    ) -> Result<Encoded, Status> {
+    ) -> Result<Answers, Status> {
         check_header(&request)?;
         if self.0.wits.is_none() {
             return Err(Status::unimplemented("fetching WIT bundles is not implemented"));
@@ -83,7 +83,7 @@ struct Open {
     subscribed: Subscribed,
     wanted: Option<SpiffeId>,
     /// What was sent.
-    last: Bytes,
+    last: Option<Framed>,
     /// After the last failure, 0 if there was none.
     pause: Millis,
 }
@@ -91,7 +91,7 @@ struct Open {
 impl Open {
     /// The next message: what there is first, then whatever differs from what was sent. Only a `first` message that
     /// cannot be had is a failure; later ones come when they can.
-    async fn next(&mut self, first: bool) -> Result<Bytes, Status> {
+    async fn next(&mut self, first: bool) -> Result<Framed, Status> {
         loop {
             let entries = self.entries()?;
             let state = self.api.0.state.clone();
@@ -123,13 +123,13 @@ impl Open {
                 self.pause = 0;
             }
             let bytes = encode::wit_svid(&identities);
-            if !identities.is_empty() && bytes != self.last {
+            if !identities.is_empty() && self.last.as_ref() != Some(&bytes) {
                 self.caller
                     .peer
                     .still_here()
                     .map_err(|_| Status::unavailable("workload attestation failed"))?;
                 self.log(&identities);
-                self.last = bytes.clone();
+                self.last = Some(bytes.clone());
                 return Ok(bytes);
             }
             self.until_next(&identities).await?;

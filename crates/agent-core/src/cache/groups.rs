@@ -107,9 +107,12 @@ impl Cache {
                     self.release(&entry.id, now);
                 }
             }
+            // Unless bytes are counted: these are not.
+            if self.config.max_bytes == usize::MAX {
+                self.interner.keep(group.updates.borrow().content.clone());
+            }
             self.group_ids.remove(&(group.selectors, group.interest));
         }
-        self.interner.sweep();
         self.trim(now);
         self.fill(now);
     }
@@ -179,7 +182,9 @@ impl Cache {
             record.subscribers += 1;
             if record.subscribers == 1 {
                 self.idle.remove(&(record.used, id.clone()));
-                self.schedule(id, now);
+                if !record.is_settled(now) {
+                    self.schedule(id, now);
+                }
             }
         }
     }
@@ -193,7 +198,9 @@ impl Cache {
                 if record.svid.is_some() {
                     self.idle.insert((record.used, id.clone()));
                 }
-                self.schedule(id, now);
+                if !record.is_settled(now) {
+                    self.schedule(id, now);
+                }
             }
         }
     }

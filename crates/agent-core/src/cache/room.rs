@@ -12,6 +12,7 @@ impl Cache {
     /// Holds `svid` for an entry in place of what was held for it.
     pub(super) fn hold(&mut self, id: &Arc<str>, svid: Svid) {
         let Some(record) = self.records.get_mut(id) else { return };
+        self.interner.forget_recent();
         let size = svid.size();
         self.bytes += size;
         self.largest = self.largest.max(size);
@@ -28,6 +29,7 @@ impl Cache {
     pub(super) fn let_go(&mut self, id: &Arc<str>) -> bool {
         let Some(record) = self.records.get_mut(id) else { return false };
         let Some(svid) = record.svid.take() else { return false };
+        self.interner.forget_recent();
         record.stale = false;
         self.bytes -= svid.size();
         self.signed -= 1;

@@ -241,6 +241,45 @@ fn groups_with_the_same_identities_share_one_content_and_it_is_encoded_once() {
     assert_eq!(two.content.x509_svid(|_| unreachable!()), "once".as_bytes());
 }
 
+/// Most workloads fetch and leave: the next finds what the last was sent, until anything changes.
+#[test]
+fn what_the_last_caller_was_sent_is_kept_for_the_next_and_outlasts_no_change() {
+    let mut cache = cache(10);
+    cache.apply(&set(vec![entry("1", "1", &["a"])]), 0);
+    let first = cache.subscribe(&selectors(&["a"]), 0);
+    sign_all(&mut cache, 0);
+    let fetch = |cache: &mut Cache, encoded: &'static [u8]| {
+        let caller = cache.subscribe(&selectors(&["a"]), 0);
+        let content = caller.updates.borrow().content.clone();
+        let bytes = content.x509_svid(|_| bytes::Bytes::from_static(encoded)).clone();
+        cache.unsubscribe(caller.group, 0);
+        (bytes, Arc::downgrade(&content))
+    };
+    cache.unsubscribe(first.group, 0);
+    drop(first);
+    let (sent, held) = fetch(&mut cache, b"once");
+    assert_eq!(fetch(&mut cache, b"again").0, sent, "not encoded again");
+    assert!(held.upgrade().is_some());
+
+    cache.apply(&Changes { rotated: vec![Arc::new(entry("1", "1", &["a"]))], ..Changes::default() }, 0);
+    assert!(held.upgrade().is_none(), "keys in it are gone with the change");
+    sign_all(&mut cache, 0);
+    let (sent, held) = fetch(&mut cache, b"new");
+    assert_eq!(sent, "new".as_bytes());
+    cache.apply(&Changes { removed: vec!["1".into()], ..Changes::default() }, 0);
+    assert!(held.upgrade().is_none());
+
+    let mut counted = Cache::new(CacheConfig { max_bytes: 1 << 20, ..cache.config.clone() });
+    counted.apply(&set(vec![entry("1", "1", &["a"])]), 0);
+    let first = counted.subscribe(&selectors(&["a"]), 0);
+    sign_all(&mut counted, 0);
+    cache = counted;
+    cache.unsubscribe(first.group, 0);
+    drop(first);
+    let (_, held) = fetch(&mut cache, b"counted");
+    assert!(held.upgrade().is_none(), "bytes that nobody counts are not kept");
+}
+
 #[test]
 fn federated_bundles_come_with_entries_that_federate_only() {
     let mut cache = cache(10);

@@ -1,6 +1,6 @@
 //! What a group of workloads receives.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -108,7 +108,15 @@ impl Update {
 #[derive(Debug, Default)]
 pub(super) struct Interner {
     contents: HashMap<Vec<usize>, Weak<Content>>,
+    /// Kept for whoever asks next, newest last: most callers fetch and leave, and those of one kind ask for the same.
+    recent: VecDeque<Arc<Content>>,
+    /// So many contents make a sweep worth it.
+    sweep_at: usize,
 }
+
+/// Contents that are kept although nobody holds them.
+const RECENT: usize = 8;
+const SWEEP_FROM: usize = 64;
 
 impl Interner {
     pub fn intern(
@@ -129,7 +137,7 @@ impl Interner {
         if let Some(content) = self.contents.get(&key).and_then(Weak::upgrade) {
             return content;
         }
-        if self.contents.len() >= 64 && self.contents.len().is_power_of_two() {
+        if self.contents.len() >= self.sweep_at.max(SWEEP_FROM) {
             self.sweep();
         }
         let content = Arc::new(Content { identities, bundle, federated, ..Content::default() });
@@ -137,8 +145,25 @@ impl Interner {
         content
     }
 
+    /// The next who receives the same shares this one, even if nobody holds it meanwhile.
+    pub fn keep(&mut self, content: Arc<Content>) {
+        if self.recent.iter().any(|kept| Arc::ptr_eq(kept, &content)) {
+            return;
+        }
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(content);
+    }
+
+    /// What is kept for the next: nothing of it may outlast a change.
+    pub fn forget_recent(&mut self) {
+        self.recent.clear();
+    }
+
     /// Forgets contents that nobody holds.
-    pub fn sweep(&mut self) {
+    fn sweep(&mut self) {
         self.contents.retain(|_, content| content.strong_count() > 0);
+        self.sweep_at = self.contents.len() * 2;
     }
 }

@@ -72,14 +72,35 @@ impl Drop for CallCounter {
 #[derive(Debug)]
 pub struct CallMetric {
     key: String,
+    labels: Vec<Label>,
     by_code: [OnceLock<(Counter, Histogram)>; CODES],
+}
+
+/// One call of a [`CallMetric`] under way. Dropped without [`done`](Self::done), it counts as `Canceled`.
+#[derive(Debug)]
+#[must_use = "a call that is not kept counts as canceled at once"]
+pub struct Call<'a> {
+    metric: &'a CallMetric,
+    start: Duration,
+    code: Code,
 }
 
 const CODES: usize = Code::Unauthenticated as usize + 1;
 
 impl CallMetric {
     pub fn new(key: impl Into<String>) -> Self {
-        Self { key: key.into(), by_code: Default::default() }
+        Self { key: key.into(), labels: Vec::new(), by_code: Default::default() }
+    }
+
+    /// Adds a label to every call.
+    pub fn label(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.labels.push(Label::new(name, value.into()));
+        self
+    }
+
+    /// A call that counts however it ends.
+    pub fn begin(&self) -> Call<'_> {
+        Call { metric: self, start: self.start(), code: Code::Cancelled }
     }
 
     /// When a call starts; give it to [`done`](Self::done).
@@ -90,10 +111,25 @@ impl CallMetric {
     pub fn done(&self, start: Duration, outcome: impl Outcome) {
         let code = outcome.code();
         let Some(slot) = self.by_code.get(code as usize) else { return };
-        let (counter, elapsed) = slot
-            .get_or_init(|| handles(&self.key, vec![Label::from_static_parts("status", code_name(code))]));
+        let (counter, elapsed) = slot.get_or_init(|| {
+            let status = Label::from_static_parts("status", code_name(code));
+            handles(&self.key, self.labels.iter().cloned().chain([status]).collect())
+        });
         counter.increment(1);
         elapsed.record(millis(start));
+    }
+}
+
+impl Call<'_> {
+    /// The call has ended.
+    pub fn done(mut self, outcome: impl Outcome) {
+        self.code = outcome.code();
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.metric.done(self.start, self.code);
     }
 }
 

@@ -118,16 +118,13 @@ impl Certificate {
     }
 
     /// Reads certificates that follow each other, as the Workload API sends them.
-    pub fn many_from_der(mut der: &[u8]) -> Result<Vec<Self>, X509Error> {
-        let mut certificates = Vec::new();
-        while !der.is_empty() {
-            let mut reader = Reader::new(der);
-            let (_, _, whole) =
-                reader.any().ok_or_else(|| X509Error::MalformedCertificate("not in DER".into()))?;
-            certificates.push(Self::from_der(whole)?);
-            der = &der[whole.len()..];
-        }
-        Ok(certificates)
+    pub fn many_from_der(der: &[u8]) -> Result<Vec<Self>, X509Error> {
+        concatenated(der).map(|certificate| Self::from_der(certificate?)).collect()
+    }
+
+    /// The PEM form of certificates in DER, one after the other, which are not looked into.
+    pub fn many_to_pem(der: &[u8]) -> Result<String, X509Error> {
+        concatenated(der).map(|certificate| Ok(pem::encode("CERTIFICATE", certificate?))).collect()
     }
 
     /// Reads all `CERTIFICATE` blocks of a PEM text; other blocks are skipped, none at all is an error.
@@ -357,6 +354,21 @@ impl Constraints {
     pub(super) fn has_uris(&self) -> bool {
         !self.permitted_uris.is_empty() || !self.excluded_uris.is_empty()
     }
+}
+
+/// Values in DER that follow each other. Ends after an error.
+fn concatenated(mut der: &[u8]) -> impl Iterator<Item = Result<&[u8], X509Error>> {
+    std::iter::from_fn(move || {
+        if der.is_empty() {
+            return None;
+        }
+        let Some((_, _, whole)) = Reader::new(der).any() else {
+            der = &[];
+            return Some(Err(X509Error::MalformedCertificate("not in DER".into())));
+        };
+        der = &der[whole.len()..];
+        Some(Ok(whole))
+    })
 }
 
 fn ip_address(bytes: &[u8]) -> Result<IpAddr, String> {

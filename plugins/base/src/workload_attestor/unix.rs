@@ -1,14 +1,14 @@
 //! SPIRE's `unix` attestor (spire.md §3.9): users, groups, and on request the executable.
 //!
-//! Everything is read through one open handle on the process's directory in /proc, taken while the caller is known
-//! to be the one that connected: once that process ends, reads through the handle fail, so a reused number cannot
-//! answer for it.
+//! What is read from /proc is the caller's because the caller still has its number when the attestors have answered
+//! ([`Caller::still_here`]). What may take longer, its executable, is read through one open handle on its directory:
+//! once the process ends, reads through the handle fail.
 
 mod digest;
 mod names;
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
@@ -22,8 +22,9 @@ use steeple_plugin::{Caller, WorkloadAttestError, WorkloadAttestor};
 use digest::Digests;
 use names::Names;
 
-/// /proc/PID/status is a few kilobytes.
-const MAX_STATUS: u64 = 1024 * 1024;
+/// /proc/PID/status is longer only for a process in hundreds of groups.
+const STATUS: usize = 4096;
+const MAX_STATUS: usize = 1024 * 1024;
 
 /// A process may call exec while it is looked at; so many times we look again.
 const EXEC_RETRIES: usize = 3;
@@ -101,12 +102,12 @@ impl Unix {
                 return Ok(found);
             }
             let shown = self.config.proc_dir.join(pid.to_string()).join("exe");
-            let file = open_executable(process).map_err(|error| failed("SHA256 digest", pid, error))?;
-            self.check_size(&file, &shown, pid)?;
-            let opened = file.metadata().map_err(|error| failed("SHA256 digest", pid, error))?;
+            let opened = open_executable(process).await;
+            let (file, opened) = opened.map_err(|error| failed("SHA256 digest", pid, error))?;
+            self.check_size(&opened, &shown)?;
             found.push(format!("sha256:{}", self.digest(file, pid).await?));
-            let now = open_executable(process).and_then(|file| file.metadata());
-            let now = now.map_err(|error| failed("SHA256 digest", pid, error))?;
+            let now = open_executable(process).await;
+            let (_, now) = now.map_err(|error| failed("SHA256 digest", pid, error))?;
             let same = (opened.dev(), opened.ino()) == (now.dev(), now.ino());
             if same && executable_path(process).is_ok_and(|now| now == path) {
                 return Ok(found);
@@ -120,9 +121,8 @@ impl Unix {
         hashed.map_err(|error| failed("SHA256 digest", pid, error))
     }
 
-    fn check_size(&self, file: &File, shown: &Path, pid: i32) -> Result<(), WorkloadAttestError> {
-        let limit = self.config.workload_size_limit;
-        let size = file.metadata().map_err(|error| failed("SHA256 digest", pid, error))?.len();
+    fn check_size(&self, file: &Metadata, shown: &Path) -> Result<(), WorkloadAttestError> {
+        let (limit, size) = (self.config.workload_size_limit, file.len());
         if limit > 0 && size > limit.unsigned_abs() {
             // SPIRE's text.
             return Err(WorkloadAttestError::Other(format!(
@@ -142,19 +142,14 @@ impl WorkloadAttestor for Unix {
 
     async fn attest(&self, caller: &dyn Caller) -> Result<Vec<String>, WorkloadAttestError> {
         let pid = caller.pid();
-        let gone = |_| WorkloadAttestError::Gone { pid };
         let directory = self.config.proc_dir.join(pid.to_string());
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let process = rustix::fs::open(&directory, flags, Mode::empty());
-        // Still the caller after the handle was taken: the handle is the caller's.
-        caller.still_here().map_err(gone)?;
-        let process = process.map_err(|error| failed("failed to get process", pid, error.into()))?;
-        let status = read_status(&process).map_err(|error| failed("UIDs lookup", pid, error))?;
-        let mut found = self.identity_selectors(&status);
+        let mut found = self.identity_selectors(&read_status(&directory, pid)?);
         if self.config.discover_workload_path {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let process = rustix::fs::open(&directory, flags, Mode::empty());
+            let process = process.map_err(|error| failed("failed to get process", pid, error.into()))?;
             found.extend(self.executable_selectors(&process, pid).await?);
         }
-        caller.still_here().map_err(gone)?;
         Ok(found)
     }
 }
@@ -174,26 +169,48 @@ struct Status {
     groups: Vec<u32>,
 }
 
-fn read_status(process: &OwnedFd) -> io::Result<Status> {
-    let file = openat(process, "status", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut text = String::new();
-    File::from(file).take(MAX_STATUS).read_to_string(&mut text)?;
-    parse_status(&text)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no Uid or Gid in /proc status"))
+fn read_status(directory: &Path, pid: i32) -> Result<Status, WorkloadAttestError> {
+    let file = File::open(directory.join("status"));
+    let mut file = file.map_err(|error| failed("failed to get process", pid, error))?;
+    let lookup = |error| failed("UIDs lookup", pid, error);
+    let mut text = vec![0; STATUS];
+    let mut length = 0;
+    // The kernel writes all of it at once: what does not fill the space is the whole.
+    loop {
+        let count = file.read(&mut text[length..]).map_err(lookup)?;
+        length += count;
+        if length < text.len() {
+            break;
+        }
+        if length >= MAX_STATUS {
+            return Err(lookup(io::Error::new(io::ErrorKind::InvalidData, "/proc status is too long")));
+        }
+        text.resize(length * 2, 0);
+    }
+    let status = parse_status(&text[..length]);
+    status.ok_or_else(|| lookup(io::Error::new(io::ErrorKind::InvalidData, "no Uid or Gid in /proc status")))
 }
 
-fn parse_status(text: &str) -> Option<Status> {
-    let numbers = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.split_ascii_whitespace().map(|number| number.parse().ok()).collect::<Option<Vec<u32>>>()
-    };
-    // Real, effective, saved, file system.
-    let effective = |name| numbers(name)?.get(1).copied();
-    Some(Status {
-        uid: effective("Uid")?,
-        gid: effective("Gid")?,
-        groups: numbers("Groups").unwrap_or_default(),
-    })
+/// Bytes: the program's name, in the first line, may be any. Read no further than the groups, a fifth of it.
+fn parse_status(text: &[u8]) -> Option<Status> {
+    let (mut uid, mut gid, mut groups) = (None, None, Vec::new());
+    for line in text.split(|byte| *byte == b'\n') {
+        // Real, effective, saved, file system.
+        if let Some(ids) = line.strip_prefix(b"Uid:") {
+            uid = Some(numbers(ids)?);
+        } else if let Some(ids) = line.strip_prefix(b"Gid:") {
+            gid = Some(numbers(ids)?);
+        } else if let Some(listed) = line.strip_prefix(b"Groups:") {
+            groups = numbers(listed)?;
+            break;
+        }
+    }
+    Some(Status { uid: *uid?.get(1)?, gid: *gid?.get(1)?, groups })
+}
+
+fn numbers(text: &[u8]) -> Option<Vec<u32>> {
+    let numbers = std::str::from_utf8(text).ok()?.split_ascii_whitespace();
+    numbers.map(|number| number.parse().ok()).collect()
 }
 
 fn executable_path(process: &OwnedFd) -> io::Result<PathBuf> {
@@ -201,8 +218,15 @@ fn executable_path(process: &OwnedFd) -> io::Result<PathBuf> {
     Ok(PathBuf::from(OsString::from_vec(path.into_bytes())))
 }
 
-fn open_executable(process: &OwnedFd) -> io::Result<File> {
-    Ok(File::from(openat(process, "exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
+/// It may lie on a file system that does not answer: off the async threads.
+async fn open_executable(process: &OwnedFd) -> io::Result<(File, Metadata)> {
+    let process = process.try_clone()?;
+    let open = move || {
+        let file = File::from(openat(process, "exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+        let metadata = file.metadata()?;
+        Ok((file, metadata))
+    };
+    tokio::task::spawn_blocking(open).await.map_err(io::Error::other)?
 }
 
 #[cfg(test)]

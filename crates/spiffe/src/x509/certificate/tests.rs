@@ -43,6 +43,8 @@ fn several_certificates_follow_each_other() {
     assert!(Certificate::from_der(&both).is_err(), "one at a time");
     assert_eq!(Certificate::many_from_der(&[]).unwrap(), []);
     let pem = format!("# comment\n{}{}", read[0].to_pem(), read[1].to_pem());
+    assert_eq!(format!("# comment\n{}", Certificate::many_to_pem(&both).unwrap()), pem);
+    assert!(Certificate::many_to_pem(&both[..both.len() - 1]).is_err());
     assert_eq!(Certificate::from_pem(&pem).unwrap(), read);
     assert_eq!(Certificate::from_pem("nothing").unwrap_err(), X509Error::NoCertificates);
     assert_eq!(Certificate::from_pem(&pem[..pem.len() - 30]).unwrap_err(), X509Error::MalformedPem(1));
