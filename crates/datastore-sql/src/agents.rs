@@ -2,7 +2,7 @@
 
 use steeple_datastore::model::{Agent, Selector};
 use steeple_datastore::{
-    AgentFilter, AgentUpdate, Change, Error, Page, PageRequest, Result, RotatedAgent, validate,
+    AgentFilter, AgentUpdate, Change, Page, PageRequest, Result, RotatedAgent, validate,
 };
 use steeple_proto::spire::common;
 use steeple_spiffe::{IdError, SpiffeId};
@@ -158,12 +158,12 @@ fn add_selectors(conn: &Conn, stored: &mut [Stored]) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn put(tx: &mut Tx<'_>, agent: Agent, now: i64) -> Result<()> {
+pub(crate) fn put(tx: &mut Tx<'_>, mut agent: Agent, now: i64) -> Result<()> {
     validate::agent_selectors(&agent.selectors)?;
     let stamp = time::stamp(now);
     let stored = lock(tx.conn, &agent.id)?;
-    if stored.as_ref().is_some_and(|stored| stored.agent.is_banned()) {
-        return Err(Error::AgentBanned);
+    if let Some(stored) = &stored {
+        agent.replaces(&stored.agent)?;
     }
     let id = agent.id.as_str();
     if let Some(stored) = &stored {
@@ -261,10 +261,11 @@ pub(crate) fn delete(tx: &mut Tx<'_>, id: &SpiffeId) -> Result<Option<Agent>> {
              AND S.value = E.parent_id) \
              AND (SELECT COUNT(*) FROM selectors S WHERE S.registered_entry_id = E.id) = 1 ORDER BY E.id",
             &args![id.as_str()],
-            |row| Ok((row.int(0)?, row.text(1)?.to_owned(), row.text(2)?.to_owned())),
+            |row| Ok(((row.int(0)?, row.text(1)?.to_owned()), row.text(2)?.to_owned())),
         )?;
-        for (row, entry_id, spiffe_id) in aliases {
-            entries::delete_row(tx, row, &entry_id)?;
+        for (alias, spiffe_id) in aliases {
+            entries::delete_rows(tx, std::slice::from_ref(&alias))?;
+            let (_, entry_id) = alias;
             tracing::info!(
                 subsystem_name = "sql",
                 spiffe_id,

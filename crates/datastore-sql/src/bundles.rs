@@ -188,14 +188,15 @@ pub(crate) fn delete_batch(
         &args![row, DELETE_BATCH],
         |row| Ok((row.int(0)?, row.text(1)?.to_owned())),
     )?;
-    for (entry_row, id) in &federated {
-        if mode == BundleDeleteMode::Delete {
-            entries::delete_row(tx, *entry_row, id)?;
-        } else {
+    let more = federated.len() as i64 == DELETE_BATCH;
+    if mode == BundleDeleteMode::Delete {
+        entries::delete_rows(tx, &federated)?;
+    } else {
+        for (_, id) in &federated {
             entries::dissociate(tx, id, trust_domain, row)?;
         }
     }
-    if federated.len() as i64 == DELETE_BATCH {
+    if more {
         return Ok(Deleted::Some);
     }
     // Links whose entry is gone already.

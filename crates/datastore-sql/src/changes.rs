@@ -80,6 +80,11 @@ impl<'a> Tx<'a> {
         self.conn.insert(&sql, &args![name])
     }
 
+    /// What was changed, oldest first.
+    pub fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
+
     /// Takes the revisions, last of all, and writes the log. `None` if there is nothing to write.
     pub fn number(&mut self) -> Result<Option<Revision>> {
         foreign::count_own_events(self)?;
@@ -102,7 +107,6 @@ impl<'a> Tx<'a> {
             &encoded,
             |(revision, kind, name, data)| args![*revision, *kind, *name, data.as_deref()],
         )?;
-        self.changes.clear();
         Ok(Some(head))
     }
 }

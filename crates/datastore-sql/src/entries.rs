@@ -13,11 +13,11 @@ use steeple_spiffe::{IdError, SpiffeId, TrustDomain};
 
 use crate::conn::{Arg, Conn, Row, args};
 use crate::error::corrupt;
-use crate::rows::{Cursor, lookups};
+use crate::rows::{Cursor, InOrder, lookups};
 use filter::Condition;
 
 pub(crate) use create::create;
-pub(crate) use write::{delete, delete_row, dissociate, prune_batch, rotate, update};
+pub(crate) use write::{delete, delete_rows, dissociate, prune_batch, rotate, update};
 
 /// An entry and the id of its row.
 pub(crate) struct Stored {
@@ -157,22 +157,25 @@ pub(crate) fn add_children(conn: &Conn, stored: &mut [Stored]) -> Result<()> {
         let args = lookup.args();
         let condition = lookup.condition("registered_entry_id");
         let mut cursor = Cursor::new(stored);
+        let mut order = InOrder::default();
         let sql = format!(
-            "SELECT registered_entry_id, type, value FROM selectors WHERE {condition} ORDER BY registered_entry_id, id"
+            "SELECT registered_entry_id, id, type, value FROM selectors WHERE {condition} ORDER BY registered_entry_id"
         );
         conn.each(&sql, &args, |row| {
             if let Some(stored) = cursor.seek(row.int(0)?, |stored| stored.row) {
-                stored.entry.selectors.push(Selector::new(row.text(1)?, row.text(2)?));
+                let selector = Selector::new(row.text(2)?, row.text(3)?);
+                order.insert(&mut stored.entry.selectors, row.int(1)?, selector);
             }
             Ok(())
         })?;
         let mut cursor = Cursor::new(stored);
+        let mut order = InOrder::default();
         let sql = format!(
-            "SELECT registered_entry_id, value FROM dns_names WHERE {condition} ORDER BY registered_entry_id, id"
+            "SELECT registered_entry_id, id, value FROM dns_names WHERE {condition} ORDER BY registered_entry_id"
         );
         conn.each(&sql, &args, |row| {
             if let Some(stored) = cursor.seek(row.int(0)?, |stored| stored.row) {
-                stored.entry.dns_names.push(row.text(1)?.to_owned());
+                order.insert(&mut stored.entry.dns_names, row.int(1)?, row.text(2)?.to_owned());
             }
             Ok(())
         })?;

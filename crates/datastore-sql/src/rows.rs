@@ -109,9 +109,39 @@ impl<'a, P> Cursor<'a, P> {
     }
 }
 
+/// Puts each parent's children in the order of their ids. An engine asked for that order would sort all rows, which it
+/// reads from an index that has another one.
+#[derive(Default)]
+pub(crate) struct InOrder {
+    /// Of the children that the present parent has.
+    ids: Vec<i64>,
+}
+
+impl InOrder {
+    /// All children of one parent come one after another.
+    pub fn insert<T>(&mut self, children: &mut Vec<T>, id: i64, child: T) {
+        if children.is_empty() {
+            self.ids.clear();
+        }
+        let at = self.ids.partition_point(|before| *before < id);
+        self.ids.insert(at, id);
+        children.insert(at, child);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn children_are_in_the_order_of_their_ids() {
+        let mut order = InOrder::default();
+        let mut parents = [Vec::new(), Vec::new()];
+        for (parent, id) in [(0, 7), (0, 3), (0, 9), (0, 4), (1, 2), (1, 8), (1, 1)] {
+            order.insert(&mut parents[parent], id, id);
+        }
+        assert_eq!(parents, [vec![3, 4, 7, 9], vec![1, 2, 8]]);
+    }
 
     #[test]
     fn dense_ids_are_a_span_sparse_ones_are_sets() {

@@ -4,7 +4,7 @@ use steeple_datastore::model::JoinToken;
 use steeple_datastore::{Change, Result, validate};
 
 use crate::changes::Tx;
-use crate::conn::args;
+use crate::conn::{Conn, args};
 use crate::error::taken;
 use crate::time;
 
@@ -20,21 +20,30 @@ pub(crate) fn create(tx: &mut Tx<'_>, token: &JoinToken, now: i64) -> Result<()>
     Ok(())
 }
 
+pub(crate) fn fetch(conn: &Conn, token: &str) -> Result<Option<JoinToken>> {
+    Ok(find(conn, token)?.map(|(_, token)| token))
+}
+
+/// With its row.
+fn find(conn: &Conn, token: &str) -> Result<Option<(i64, JoinToken)>> {
+    let found =
+        conn.first("SELECT id, expiry, token FROM join_tokens WHERE token = ?", &args![token], |row| {
+            Ok((row.int(0)?, JoinToken { token: row.text(2)?.to_owned(), expires_at: row.int(1)? }))
+        })?;
+    // MySQL compares without regard to case.
+    Ok(found.filter(|(_, found)| found.token == token))
+}
+
 /// Single use: who deletes the row has the token.
 pub(crate) fn take(tx: &mut Tx<'_>, token: &str) -> Result<Option<JoinToken>> {
-    let found =
-        tx.conn.first("SELECT id, expiry, token FROM join_tokens WHERE token = ?", &args![token], |row| {
-            // MySQL compares without regard to case.
-            Ok((row.int(0)?, row.int(1)?, row.text(2)? == token))
-        })?;
-    let Some((row, expires_at, true)) = found else {
+    let Some((row, found)) = find(tx.conn, token)? else {
         return Ok(None);
     };
     if tx.conn.exec("DELETE FROM join_tokens WHERE id = ?", &args![row])? != 1 {
         return Ok(None);
     }
     tx.changed(Change::Other);
-    Ok(Some(JoinToken { token: token.to_owned(), expires_at }))
+    Ok(Some(found))
 }
 
 /// Deletes some of the tokens that expired before `before`; returns how many.

@@ -6,7 +6,8 @@
 //! becomes the primary, are other places.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use steeple_datastore::{Result, Revision};
@@ -57,8 +58,7 @@ impl Watermark {
 
     /// Always of one length, so that it is replaced as a whole.
     fn try_note(&mut self, head: Revision) -> io::Result<()> {
-        self.file.rewind()?;
-        self.file.write_all(format!("{} {:020}\n", self.log_id, head.0).as_bytes())
+        self.file.write_all_at(format!("{} {:020}\n", self.log_id, head.0).as_bytes(), 0)
     }
 }
 

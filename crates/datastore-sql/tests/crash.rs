@@ -55,7 +55,7 @@ fn child_writes() {
                     say(&format!("+{name}"));
                     if n % 4 == 3 {
                         say(&format!("?{name}"));
-                        store.delete_entry(&name).await.unwrap().unwrap();
+                        assert!(store.delete_entry(&name).await.unwrap());
                         say(&format!("-{name}"));
                     }
                     if n % 5 == 4 {

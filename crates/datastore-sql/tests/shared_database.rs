@@ -59,7 +59,7 @@ async fn each_server_sees_the_others_writes() {
     assert_eq!(tail(&a, Revision(1)).await, [Change::EntrySet(Box::new(one("from-b")))]);
     b.set_bundle(bundle("other.org"), NOW).await.unwrap();
     assert_eq!(tail(&a, Revision(2)).await, [Change::bundle_set(&bundle("other.org"))]);
-    a.delete_entry("from-b").await.unwrap().unwrap();
+    assert!(a.delete_entry("from-b").await.unwrap());
     assert_eq!(tail(&b, Revision(3)).await, [Change::EntryGone { id: "from-b".into() }]);
     // Nobody logs anything twice.
     assert_eq!(a.head().await.unwrap(), Revision(4));
@@ -294,7 +294,7 @@ async fn our_writes_leave_events() {
     let store = open(&path);
     store.create_entries(vec![one("a"), one("b")], NOW).await.unwrap();
     store.update_entry(one("a"), EntryMask::ALL, NOW).await.unwrap().unwrap();
-    store.delete_entry("b").await.unwrap().unwrap();
+    assert!(store.delete_entry("b").await.unwrap());
     store.put_agent(agent("/x", "join_token"), NOW).await.unwrap();
     store.delete_agent(&id("/x")).await.unwrap().unwrap();
     let spire = Spire::on(&path);

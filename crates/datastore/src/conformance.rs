@@ -56,11 +56,12 @@ macro_rules! conformance {
             entries:
                 created_as_given, similar_is_answered, ids_are_unique, refusals, federates_with_needs_a_bundle,
                 a_failed_item_is_alone, update_takes_the_mask, update_refusals, deleted_and_pruned,
+                deleted_together,
                 filters, selector_matches, federates_with_matches, pages, many_at_once;
             agents:
                 put_fetch_update, replaced_on_attestation, renewed_serial_is_promoted, a_ban_stays, filters, deleted_with_alias_entries, pruned, pages;
             tokens:
-                single_use, refusals, pruned, journals;
+                single_use, an_agent_comes_with_its_token, refusals, pruned, journals;
             bundles:
                 created_updated_set, appended, pruned, delete_modes, tainted_and_revoked, pages;
             federation:

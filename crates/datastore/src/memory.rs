@@ -96,8 +96,8 @@ impl Datastore for MemoryStore {
         self.write(|state| state.update_entry(entry, mask))
     }
 
-    async fn delete_entry(&self, id: &str) -> Result<Option<Entry>> {
-        Ok(self.write(|state| state.delete_entry(id)))
+    async fn delete_entries(&self, ids: Vec<String>) -> Result<Vec<bool>> {
+        Ok(self.write(|state| ids.iter().map(|id| state.delete_entry(id)).collect()))
     }
 
     async fn rotate_entries(&self, ids: Vec<String>, _now: i64) -> Result<Vec<bool>> {
@@ -110,6 +110,10 @@ impl Datastore for MemoryStore {
 
     async fn put_agent(&self, agent: Agent, _now: i64) -> Result<()> {
         self.write(|state| state.put_agent(agent))
+    }
+
+    async fn put_agent_for_token(&self, token: &str, agent: Agent, _now: i64) -> Result<bool> {
+        self.write(|state| state.put_agent_for_token(token, agent))
     }
 
     async fn fetch_agent(&self, id: &SpiffeId) -> Result<Option<Agent>> {
@@ -146,6 +150,11 @@ impl Datastore for MemoryStore {
 
     async fn create_join_token(&self, token: JoinToken, _now: i64) -> Result<()> {
         self.write(|state| state.create_join_token(token))
+    }
+
+    async fn fetch_join_token(&self, token: &str) -> Result<Option<JoinToken>> {
+        let expires_at = self.read().tokens.get(token).copied();
+        Ok(expires_at.map(|expires_at| JoinToken { token: token.to_owned(), expires_at }))
     }
 
     async fn take_join_token(&self, token: &str) -> Result<Option<JoinToken>> {

@@ -191,6 +191,20 @@ impl AgentUpdate {
 }
 
 impl Agent {
+    /// See [`Datastore::put_agent`].
+    ///
+    /// # Errors
+    /// `Error::AgentBanned`
+    pub fn replaces(&mut self, stored: &Self) -> Result<()> {
+        if stored.is_banned() {
+            return Err(Error::AgentBanned);
+        }
+        if self.agent_version.is_empty() {
+            self.agent_version.clone_from(&stored.agent_version);
+        }
+        Ok(())
+    }
+
     /// See [`Datastore::promote_agent_serial`].
     pub fn promoted(&self, serial: &str) -> Option<Self> {
         (!self.is_banned() && !serial.is_empty() && self.new_serial_number == serial).then(|| Self {
@@ -240,8 +254,12 @@ pub trait Datastore: Send + Sync + 'static {
     async fn count_entries(&self, filter: &EntryFilter) -> Result<u64>;
     /// Fields in `mask` are taken from `entry`; bumps `revision_number`. `None` = no such entry.
     async fn update_entry(&self, entry: Entry, mask: EntryMask, now: i64) -> Result<Option<Entry>>;
-    /// The deleted entry, or `None`.
-    async fn delete_entry(&self, id: &str) -> Result<Option<Entry>>;
+    /// One transaction for all; whether each was there, in order.
+    async fn delete_entries(&self, ids: Vec<String>) -> Result<Vec<bool>>;
+    /// Whether it was there.
+    async fn delete_entry(&self, id: &str) -> Result<bool> {
+        Ok(self.delete_entries(vec![id.to_owned()]).await?.contains(&true))
+    }
     /// Raises the entries' revision numbers and has their SVIDs issued again ([`crate::Change::EntryRotated`]). One
     /// transaction; whether each exists, in order.
     async fn rotate_entries(&self, ids: Vec<String>, now: i64) -> Result<Vec<bool>>;
@@ -251,8 +269,12 @@ pub trait Datastore: Send + Sync + 'static {
     // Agents.
 
     /// Creates or replaces the agent's row and selectors (attestation). `Error::AgentBanned` if the row is a banned
-    /// agent's, whenever the ban came: only deleting it lets the agent in again.
+    /// agent's, whenever the ban came: only deleting it lets the agent in again. Without a version the agent keeps the
+    /// one it reported.
     async fn put_agent(&self, agent: Agent, now: i64) -> Result<()>;
+    /// [`Datastore::take_join_token`] and [`Datastore::put_agent`] in one transaction: both or neither. `false` = there
+    /// is no such token (any more), and nothing is changed.
+    async fn put_agent_for_token(&self, token: &str, agent: Agent, now: i64) -> Result<bool>;
     /// With selectors.
     async fn fetch_agent(&self, id: &SpiffeId) -> Result<Option<Agent>>;
     /// With selectors.
@@ -276,6 +298,8 @@ pub trait Datastore: Send + Sync + 'static {
     // Join tokens.
 
     async fn create_join_token(&self, token: JoinToken, now: i64) -> Result<()>;
+    /// Whether there is such a token now; it stays.
+    async fn fetch_join_token(&self, token: &str) -> Result<Option<JoinToken>>;
     /// Takes the token out of the store: exactly one of any number of concurrent callers gets it.
     async fn take_join_token(&self, token: &str) -> Result<Option<JoinToken>>;
     async fn prune_join_tokens(&self, before: i64) -> Result<u64>;

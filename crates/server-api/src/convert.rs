@@ -12,7 +12,7 @@ pub use bundle::{
     jwt_authorities_from_proto, jwt_authorities_to_proto, x509_authorities_from_proto,
 };
 pub use entry::{
-    apply_entry_mask, entry_from_proto, entry_mask_from_proto, entry_to_proto, entry_to_proto_masked,
+    entry_from_proto, entry_into_proto_masked, entry_mask_from_proto, entry_to_proto, entry_to_proto_masked,
 };
 pub use id::{
     agent_id_from_proto, check_agent_id_for_attestor, check_workload_id, id_from_proto, id_to_proto,

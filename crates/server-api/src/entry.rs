@@ -16,8 +16,7 @@ use tonic::{Request, Response, Status};
 pub use error::EntryError;
 
 use crate::convert::{
-    ConvertError, apply_entry_mask, entry_from_proto, entry_mask_from_proto, entry_to_proto,
-    entry_to_proto_masked,
+    ConvertError, entry_from_proto, entry_into_proto_masked, entry_mask_from_proto, entry_to_proto_masked,
 };
 use crate::error::item_ok;
 use crate::rpc::{Fields, Rpc};
@@ -59,7 +58,7 @@ impl EntryService {
                 };
                 let outcome = match &mut stored {
                     Ok(results) => results.next().unwrap_or_else(|| Err(missing_result())),
-                    Err(e) => Err(steeple_datastore::Error::Internal(e.to_string())),
+                    Err(e) => Err(of_all(e)),
                 };
                 let (entry, status) = match outcome {
                     Ok(Created::New(entry)) => (entry, item_ok()),
@@ -69,8 +68,7 @@ impl EntryService {
                         return failed_create(rpc, &EntryError::create(e), fields);
                     }
                 };
-                let mut entry = entry_to_proto(&entry);
-                apply_entry_mask(&mut entry, mask);
+                let entry = entry_into_proto_masked(entry, mask);
                 pb::batch_create_entry_response::Result { status: Some(status), entry: Some(entry) }
             })
             .collect()
@@ -89,24 +87,38 @@ impl EntryService {
             state.store.update_entry(converted, mask, state.clock.now()).await.map_err(EntryError::update)?;
         // SPIRE: the store's NotFound, without its cause.
         let updated = updated.ok_or(EntryError::UpdateMissing)?;
-        Ok(entry_to_proto_masked(&updated, output))
+        Ok(entry_into_proto_masked(updated, output))
     }
 
-    async fn delete(&self, id: &str) -> Result<(), EntryError> {
-        if id.is_empty() {
-            return Err(EntryError::MissingEntryId);
-        }
-        match self.state.store.delete_entry(id).await {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(EntryError::NotFound),
-            Err(e) => Err(EntryError::Delete(e)),
-        }
+    /// All in one transaction; one outcome for each, in order.
+    async fn delete(&self, ids: &[String]) -> Vec<Result<(), EntryError>> {
+        let named: Vec<String> = ids.iter().filter(|id| !id.is_empty()).cloned().collect();
+        let deleted =
+            if named.is_empty() { Ok(Vec::new()) } else { self.state.store.delete_entries(named).await };
+        let mut were_there = deleted.as_ref().map(|found| found.iter().copied());
+        let outcome = |id: &String| {
+            if id.is_empty() {
+                return Err(EntryError::MissingEntryId);
+            }
+            match were_there.as_mut().map(Iterator::next) {
+                Ok(Some(true)) => Ok(()),
+                Ok(_) => Err(EntryError::NotFound),
+                Err(e) => Err(EntryError::Delete(of_all(e))),
+            }
+        };
+        ids.iter().map(outcome).collect()
     }
 }
 
 /// A store that answers fewer results than it was given items breaks its contract.
 fn missing_result() -> steeple_datastore::Error {
     steeple_datastore::Error::Internal("the store gave no result for this entry".to_owned())
+}
+
+/// The failure of a whole batch, for each of its items.
+fn of_all(error: &steeple_datastore::Error) -> steeple_datastore::Error {
+    let text = error.to_string();
+    steeple_datastore::Error::Internal(text.strip_prefix("datastore-sql: ").unwrap_or(&text).to_owned())
 }
 
 fn failed_create(rpc: &Rpc, error: &EntryError, fields: Fields) -> pb::batch_create_entry_response::Result {
@@ -151,8 +163,8 @@ impl pb::entry_server::Entry for EntryService {
         Ok(Response::new(pb::ListEntriesResponse {
             entries: page
                 .items
-                .iter()
-                .map(|e| entry_to_proto_masked(e, request.output_mask.as_ref()))
+                .into_iter()
+                .map(|e| entry_into_proto_masked(e, request.output_mask.as_ref()))
                 .collect(),
             next_page_token: page.next_token,
         }))
@@ -172,7 +184,7 @@ impl pb::entry_server::Entry for EntryService {
             self.state.store.fetch_entry(&request.id).await.map_err(|e| rpc.refuse(EntryError::Fetch(e)))?;
         let entry = found.ok_or_else(|| rpc.refuse(EntryError::NotFound))?;
         rpc.audit();
-        Ok(Response::new(entry_to_proto_masked(&entry, request.output_mask.as_ref())))
+        Ok(Response::new(entry_into_proto_masked(entry, request.output_mask.as_ref())))
     }
 
     async fn batch_create_entry(
@@ -214,8 +226,9 @@ impl pb::entry_server::Entry for EntryService {
         let rpc = Rpc::of(&request)?;
         let ids = request.into_inner().ids;
         let mut results = Vec::with_capacity(ids.len());
-        for id in ids {
-            let status = match self.delete(&id).await {
+        let outcomes = self.delete(&ids).await;
+        for (id, outcome) in ids.into_iter().zip(outcomes) {
+            let status = match outcome {
                 Ok(()) => item_ok(),
                 Err(e) => rpc.refuse_item(&e, Fields::default().with("entry_id", &id)),
             };

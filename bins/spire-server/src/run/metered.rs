@@ -177,8 +177,18 @@ impl Datastore for MeteredStore {
         metered!(self.entry_update, code_of_found, self.inner.update_entry(entry, mask, now))
     }
 
-    async fn delete_entry(&self, id: &str) -> Result<Option<Entry>> {
-        metered!(self.entry_delete, code_of_found, self.inner.delete_entry(id))
+    /// Counted for each entry: SPIRE deletes them one by one.
+    async fn delete_entries(&self, ids: Vec<String>) -> Result<Vec<bool>> {
+        let start = self.calls.entry_delete.start();
+        let outcome = self.inner.delete_entries(ids).await;
+        match &outcome {
+            Ok(were_there) => were_there.iter().for_each(|was_there| {
+                let code = if *was_there { Code::Ok } else { Code::NotFound };
+                self.calls.entry_delete.done(start, code);
+            }),
+            Err(_) => self.calls.entry_delete.done(start, code(&outcome)),
+        }
+        outcome
     }
 
     async fn rotate_entries(&self, ids: Vec<String>, now: i64) -> Result<Vec<bool>> {
@@ -195,6 +205,17 @@ impl Datastore for MeteredStore {
         let outcome = self.inner.put_agent(agent, now).await;
         self.calls.node_create.done(start, code(&outcome));
         self.calls.selectors_set.done(start, code(&outcome));
+        outcome
+    }
+
+    async fn put_agent_for_token(&self, token: &str, agent: Agent, now: i64) -> Result<bool> {
+        let start = self.calls.node_create.start();
+        let outcome = self.inner.put_agent_for_token(token, agent, now).await;
+        if !matches!(outcome, Ok(false)) {
+            self.calls.token_delete.done(start, code(&outcome));
+            self.calls.node_create.done(start, code(&outcome));
+            self.calls.selectors_set.done(start, code(&outcome));
+        }
         outcome
     }
 
@@ -234,12 +255,15 @@ impl Datastore for MeteredStore {
         metered!(self.token_create, code, self.inner.create_join_token(token, now))
     }
 
-    /// SPIRE fetches, then deletes.
+    /// SPIRE's fetch of a token that is not there succeeds.
+    async fn fetch_join_token(&self, token: &str) -> Result<Option<JoinToken>> {
+        metered!(self.token_fetch, code, self.inner.fetch_join_token(token))
+    }
+
+    /// SPIRE deletes only what it found.
     async fn take_join_token(&self, token: &str) -> Result<Option<JoinToken>> {
-        let start = self.calls.token_fetch.start();
+        let start = self.calls.token_delete.start();
         let outcome = self.inner.take_join_token(token).await;
-        // SPIRE's fetch of a token that is not there succeeds; it deletes only what it found.
-        self.calls.token_fetch.done(start, code(&outcome));
         if !matches!(outcome, Ok(None)) {
             self.calls.token_delete.done(start, code(&outcome));
         }

@@ -88,7 +88,7 @@ impl Known {
         }
         let ids: Vec<&str> =
             entries.iter().map(|entry| entry.id.as_str()).filter(|id| !id.is_empty()).collect();
-        known.ids = names(conn, "registered_entries", "entry_id", &ids)?
+        known.ids = names(conn, "registered_entries", "entry_id", &ids, "")?
             .into_iter()
             .map(|(_, id)| known.unique(&id))
             .collect();
@@ -97,7 +97,7 @@ impl Known {
         bundles.sort_unstable();
         bundles.dedup();
         for some in bundles.chunks(CHUNK) {
-            let rows = names(conn, "bundles", "trust_domain", some)?;
+            let rows = names(conn, "bundles", "trust_domain", some, "")?;
             known.bundles.extend(rows.into_iter().map(|(row, name)| (name, row)));
         }
         Ok(known)
@@ -152,15 +152,21 @@ fn identity(entry: &Entry) -> (String, String) {
     (entry.spiffe_id.as_str().to_owned(), entry.parent_id.as_str().to_owned())
 }
 
-/// Row and name of those that are stored.
-fn names(conn: &Conn, table: &str, column: &str, asked: &[&str]) -> Result<Vec<(i64, String)>> {
+/// Row and name of those that are stored; `lock` ends the statement.
+pub(super) fn names(
+    conn: &Conn,
+    table: &str,
+    column: &str,
+    asked: &[&str],
+    lock: &str,
+) -> Result<Vec<(i64, String)>> {
     if asked.is_empty() {
         return Ok(Vec::new());
     }
     let asked = padded(asked.to_vec());
     let list = placeholders(asked.len());
     let args: Vec<Arg<'_>> = asked.into_iter().map(Arg::from).collect();
-    let sql = format!("SELECT id, {column} FROM {table} WHERE {column} IN ({list})");
+    let sql = format!("SELECT id, {column} FROM {table} WHERE {column} IN ({list}){lock}");
     conn.rows(&sql, &args, |row| Ok((row.int(0)?, row.text(1)?.to_owned())))
 }
 
@@ -207,8 +213,10 @@ fn insert_entries(conn: &Conn, new: &[(Box<Entry>, Vec<i64>)], stamp: Stamp) -> 
     }
     insert_many(conn, into, &all, |(entry, blob)| columns(entry, *blob, stamp))?;
     let ids: Vec<&str> = all.iter().map(|(entry, _)| entry.id.as_str()).collect();
-    let rows: HashMap<String, i64> =
-        names(conn, "registered_entries", "entry_id", &ids)?.into_iter().map(|(row, id)| (id, row)).collect();
+    let rows: HashMap<String, i64> = names(conn, "registered_entries", "entry_id", &ids, "")?
+        .into_iter()
+        .map(|(row, id)| (id, row))
+        .collect();
     ids.iter()
         .map(|id| {
             let lost = || Error::Internal(format!("entry {id:?} is not there after its insert"));

@@ -1,13 +1,17 @@
 //! Changing and deleting entries.
 
+use std::collections::HashMap;
+
 use prost::Message;
 use steeple_datastore::model::{AdditionalAttributes, Entry, Selector};
 use steeple_datastore::{Change, EntryMask, Error, Result, merge, validate};
 use steeple_spiffe::TrustDomain;
 
+use super::create::names;
 use super::{Stored, additional_to_message, lock};
 use crate::changes::Tx;
-use crate::conn::{Conn, args};
+use crate::conn::{Arg, Conn, args};
+use crate::rows::{padded, placeholders};
 use crate::time::{self, Stamp};
 
 /// Rows of the bundles to federate with, each once. The first unknown one, in the order given, is what a refusal names.
@@ -91,21 +95,49 @@ pub(crate) fn rotate(tx: &mut Tx<'_>, id: &str, now: i64) -> Result<bool> {
     Ok(true)
 }
 
-pub(crate) fn delete(tx: &mut Tx<'_>, id: &str) -> Result<Option<Entry>> {
-    let Some(Stored { row, entry }) = lock(tx.conn, id)? else {
-        return Ok(None);
-    };
-    delete_row(tx, row, id)?;
-    Ok(Some(entry))
+/// Entries that are looked up and deleted together at most.
+const CHUNK: usize = 256;
+
+/// Whether each was there; of an id that is given twice, the first was.
+pub(crate) fn delete(tx: &mut Tx<'_>, ids: &[String]) -> Result<Vec<bool>> {
+    let mut were_there = Vec::with_capacity(ids.len());
+    for chunk in ids.chunks(CHUNK) {
+        let asked: Vec<&str> = chunk.iter().map(String::as_str).collect();
+        let lock = tx.conn.dialect().for_update();
+        let mut stored: HashMap<String, i64> =
+            names(tx.conn, "registered_entries", "entry_id", &asked, lock)?
+                .into_iter()
+                .map(|(row, id)| (id, row))
+                .collect();
+        let mut gone = Vec::with_capacity(stored.len());
+        for id in asked {
+            let row = stored.remove(id);
+            were_there.push(row.is_some());
+            gone.extend(row.map(|row| (row, id.to_owned())));
+        }
+        delete_rows(tx, &gone)?;
+    }
+    Ok(were_there)
 }
 
-/// Deletes an entry with all that hangs on it.
-pub(crate) fn delete_row(tx: &mut Tx<'_>, row: i64, id: &str) -> Result<()> {
-    unlink(tx.conn, row)?;
-    tx.conn.exec("DELETE FROM registered_entries WHERE id = ?", &args![row])?;
-    tx.conn.exec("DELETE FROM selectors WHERE registered_entry_id = ?", &args![row])?;
-    tx.conn.exec("DELETE FROM dns_names WHERE registered_entry_id = ?", &args![row])?;
-    tx.entry_changed(id, Change::EntryGone { id: id.to_owned() })
+/// Deletes entries, given by row and id, with all that hangs on them.
+pub(crate) fn delete_rows(tx: &mut Tx<'_>, gone: &[(i64, String)]) -> Result<()> {
+    for chunk in gone.chunks(CHUNK) {
+        let rows = padded(chunk.iter().map(|(row, _)| *row).collect());
+        let list = placeholders(rows.len());
+        let args: Vec<Arg<'_>> = rows.into_iter().map(Arg::from).collect();
+        for (table, column) in [
+            ("federated_registration_entries", "registered_entry_id"),
+            ("registered_entries", "id"),
+            ("selectors", "registered_entry_id"),
+            ("dns_names", "registered_entry_id"),
+        ] {
+            tx.conn.exec(&format!("DELETE FROM {table} WHERE {column} IN ({list})"), &args)?;
+        }
+        let changed = chunk.iter().map(|(_, id)| (id.clone(), Change::EntryGone { id: id.clone() }));
+        tx.entries_changed(changed.collect())?;
+    }
+    Ok(())
 }
 
 /// Takes a trust domain, whose bundle is about to go, out of an entry.
@@ -137,10 +169,14 @@ pub(crate) fn prune_batch(tx: &mut Tx<'_>, before: i64, limit: u64) -> Result<u6
         "SELECT id, entry_id, spiffe_id, parent_id FROM registered_entries WHERE expiry <> 0 AND expiry < ? \
          ORDER BY id LIMIT ?",
         &args![before, limit],
-        |row| Ok((row.int(0)?, row.text(1)?.to_owned(), row.text(2)?.to_owned(), row.text(3)?.to_owned())),
+        |row| {
+            let named = (row.int(0)?, row.text(1)?.to_owned());
+            Ok((named, row.text(2)?.to_owned(), row.text(3)?.to_owned()))
+        },
     )?;
-    for (row, id, spiffe_id, parent_id) in &expired {
-        delete_row(tx, *row, id)?;
+    let gone: Vec<(i64, String)> = expired.iter().map(|(named, ..)| named.clone()).collect();
+    delete_rows(tx, &gone)?;
+    for ((_, id), spiffe_id, parent_id) in &expired {
         tracing::info!(
             subsystem_name = "sql",
             spiffe_id,

@@ -26,6 +26,9 @@ impl Datastore for SqlStore {
 
     async fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Logged>> {
         let log = self.followed().clone();
+        if let Some(changes) = self.log.take(&log, after, limit) {
+            return Ok(changes);
+        }
         // The log only grows: what comes between its statements does no harm.
         self.ask(move |conn| changes::since(conn, &log, after, limit)).await
     }
@@ -85,9 +88,8 @@ impl Datastore for SqlStore {
         self.write(move |tx| entries::update(tx, entry.clone(), mask, now)).await
     }
 
-    async fn delete_entry(&self, id: &str) -> Result<Option<Entry>> {
-        let id = id.to_owned();
-        self.write(move |tx| entries::delete(tx, &id)).await
+    async fn delete_entries(&self, ids: Vec<String>) -> Result<Vec<bool>> {
+        self.write(move |tx| entries::delete(tx, &ids)).await
     }
 
     async fn rotate_entries(&self, ids: Vec<String>, now: i64) -> Result<Vec<bool>> {
@@ -107,6 +109,18 @@ impl Datastore for SqlStore {
 
     async fn put_agent(&self, agent: Agent, now: i64) -> Result<()> {
         self.write(move |tx| agents::put(tx, agent.clone(), now)).await
+    }
+
+    async fn put_agent_for_token(&self, token: &str, agent: Agent, now: i64) -> Result<bool> {
+        let token = token.to_owned();
+        self.write(move |tx| {
+            let taken = tokens::take(tx, &token)?.is_some();
+            if taken {
+                agents::put(tx, agent.clone(), now)?;
+            }
+            Ok(taken)
+        })
+        .await
     }
 
     async fn fetch_agent(&self, id: &SpiffeId) -> Result<Option<Agent>> {
@@ -149,6 +163,11 @@ impl Datastore for SqlStore {
 
     async fn create_join_token(&self, token: JoinToken, now: i64) -> Result<()> {
         self.write(move |tx| tokens::create(tx, &token, now)).await
+    }
+
+    async fn fetch_join_token(&self, token: &str) -> Result<Option<JoinToken>> {
+        let token = token.to_owned();
+        self.ask(move |conn| tokens::fetch(conn, &token)).await
     }
 
     async fn take_join_token(&self, token: &str) -> Result<Option<JoinToken>> {

@@ -1,10 +1,11 @@
 //! What the writing thread does: transactions, looks for others' commits, and finding its way back to a database
 //! server that was away.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use steeple_datastore::{Error, Result, Revision};
+use steeple_datastore::{Change, Error, Logged, Result, Revision};
 use tokio::sync::watch;
 
 use super::Write;
@@ -27,11 +28,53 @@ const LIVELY_LOOKS: u32 = 125;
 pub(crate) struct Log {
     pub head: watch::Sender<Revision>,
     pub id: Mutex<String>,
+    unread: Mutex<Unread>,
 }
+
+/// What this server wrote last and its follower has not read yet: it need not ask the database for it.
+#[derive(Default)]
+struct Unread {
+    log_id: String,
+    /// Without gaps.
+    changes: VecDeque<Logged>,
+}
+
+/// More wait in the database.
+const MAX_UNREAD: usize = 512;
 
 impl Log {
     pub fn new(id: String, head: Revision) -> Arc<Self> {
-        Arc::new(Self { head: watch::Sender::new(head), id: Mutex::new(id) })
+        Arc::new(Self { head: watch::Sender::new(head), id: Mutex::new(id), unread: Mutex::default() })
+    }
+
+    /// Keeps what was committed, up to `head`, for [`Log::take`].
+    fn keep(&self, log_id: &str, head: Revision, changes: Vec<Change>) {
+        let mut unread = self.unread();
+        let first = head.0 + 1 - changes.len() as u64;
+        let follows = unread.changes.back().is_some_and(|last| last.revision.0 + 1 == first);
+        if !follows || unread.log_id != log_id {
+            *unread = Unread { log_id: log_id.to_owned(), changes: VecDeque::new() };
+        }
+        let changes = (first..).map(Revision).zip(changes);
+        unread.changes.extend(changes.map(|(revision, change)| Logged { revision, change }));
+        if unread.changes.len() > MAX_UNREAD {
+            *unread = Unread::default();
+        }
+    }
+
+    /// All of the log after a revision, if it is kept here. It is told once: who asks again asks the database.
+    pub fn take(&self, log_id: &str, after: Revision, limit: usize) -> Option<Vec<Logged>> {
+        let mut unread = self.unread();
+        let first = unread.changes.partition_point(|logged| logged.revision <= after);
+        unread.changes.drain(..first);
+        let whole = unread.changes.front()?.revision.0 == after.0 + 1
+            && unread.changes.back()?.revision == *self.head.borrow();
+        let known = whole && unread.log_id == log_id && unread.changes.len() <= limit;
+        known.then(|| std::mem::take(&mut unread.changes).into())
+    }
+
+    fn unread(&self) -> MutexGuard<'_, Unread> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn id(&self) -> String {
@@ -97,6 +140,8 @@ struct Filled {
     head: Revision,
     log_id: String,
     data_version: i64,
+    /// What brought the log to its head; none if only others wrote.
+    changes: Vec<Change>,
 }
 
 impl Worker {
@@ -197,6 +242,7 @@ impl Worker {
             tx.conn.control("RELEASE SAVEPOINT request")?;
         }
         let head = tx.number()?;
+        let changes = if head.is_some() { tx.into_changes() } else { Vec::new() };
         if self.conn.dialect() == Dialect::Postgres
             && let (Some(head), Some(state)) = (head, &before)
         {
@@ -208,7 +254,7 @@ impl Worker {
             None => before.as_ref().map_or_else(|| *self.log.head.borrow(), |state| state.head),
         };
         let log_id = before.map_or_else(|| self.log.id(), |state| state.log_id);
-        Ok(Some(Filled { head, log_id, data_version }))
+        Ok(Some(Filled { head, log_id, data_version, changes }))
     }
 
     /// Takes the log's lock: other servers write after us.
@@ -252,8 +298,11 @@ impl Worker {
     }
 
     /// Tells followers.
-    fn committed(&mut self, Filled { head, log_id, data_version }: Filled) {
+    fn committed(&mut self, Filled { head, log_id, data_version, changes }: Filled) {
         self.data_version = data_version;
+        if !changes.is_empty() {
+            self.log.keep(&log_id, head, changes);
+        }
         if let Some(watermark) = &mut self.watermark {
             watermark.note(head);
         }

@@ -54,7 +54,13 @@ pub async fn replaced_on_attestation(fresh: Factory) {
     let second = Agent { serial_number: "99".into(), selectors: selectors(&["b:2", "c:3"]), ..first };
     store.put_agent(second.clone(), NOW + 1).await.unwrap();
     assert_eq!(store.fetch_agent(&second.id).await.unwrap(), Some(second));
-    // It keeps its place.
+    // It keeps its place, and what it reported.
+    let silent = Agent { agent_version: String::new(), ..agent("/spire/agent/x", "k8s_psat") };
+    let version = AgentUpdate { agent_version: Some("2".into()), ..Default::default() };
+    store.update_agent(&silent.id, version, NOW).await.unwrap().unwrap();
+    store.put_agent(silent.clone(), NOW + 1).await.unwrap();
+    let kept = Agent { agent_version: "2".into(), ..silent };
+    assert_eq!(store.fetch_agent(&kept.id).await.unwrap(), Some(kept));
     assert_eq!(list(store, AgentFilter::default()).await, ["/spire/agent/x", "/spire/agent/y"]);
     let twice = Agent { selectors: selectors(&["a:1", "a:1"]), ..agent("/spire/agent/z", "k8s_psat") };
     assert!(matches!(store.put_agent(twice, NOW).await, Err(Error::AlreadyExists(_))));

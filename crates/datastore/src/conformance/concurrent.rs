@@ -38,7 +38,7 @@ async fn write(store: Arc<dyn Datastore>, writer: usize) {
         assert!(store.create_entries(vec![one], NOW).await.unwrap()[0].is_ok());
         // Every fifth goes again; some are refused.
         if n % 5 == 0 {
-            store.delete_entry(&name).await.unwrap().unwrap();
+            assert!(store.delete_entry(&name).await.unwrap());
         }
         if n % 7 == 0 {
             let refused = entry(&name, &format!("/{writer}/{n}"), "/n", &[]);

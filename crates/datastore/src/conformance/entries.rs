@@ -3,7 +3,7 @@
 use super::Factory;
 use super::fixtures::{NOW, bundle, entry, id, made, selectors, trust_domain};
 use crate::model::{AdditionalAttributes, Entry};
-use crate::{Created, Datastore, EntryFilter, EntryMask, Error, Match, PageRequest};
+use crate::{Change, Created, Datastore, EntryFilter, EntryMask, Error, Match, PageRequest, Revision};
 
 const NONE: EntryMask = EntryMask {
     spiffe_id: false,
@@ -290,11 +290,34 @@ pub async fn deleted_and_pruned(fresh: Factory) {
     assert_eq!(store.prune_entries(NOW).await.unwrap(), 2);
     assert_eq!(store.prune_entries(NOW).await.unwrap(), 0);
     assert_eq!(list(store, EntryFilter::default()).await, ["never", "now", "later"]);
-    assert_eq!(store.delete_entry("now").await.unwrap().unwrap().expires_at, NOW);
-    assert_eq!(store.delete_entry("now").await.unwrap(), None);
+    assert!(store.delete_entry("now").await.unwrap());
+    assert!(!store.delete_entry("now").await.unwrap());
     // Its place is free again, and nothing of it is left.
     made(create(store, entry("now", "/now", "/node", &["unix:uid:2"])).await);
     assert_eq!(store.fetch_entry("now").await.unwrap().unwrap().selectors, selectors(&["unix:uid:2"]));
+}
+
+/// Each id is told of in its place; one given twice was there once.
+pub async fn deleted_together(fresh: Factory) {
+    let fresh = fresh();
+    let store = &*fresh.store;
+    let all = (0..600).map(|n| entry(&format!("e{n}"), &format!("/{n}"), "/node", &["unix:uid:1"]));
+    store.create_entries(all.collect(), NOW).await.unwrap();
+    assert!(store.delete_entries(Vec::new()).await.unwrap().is_empty());
+    let head = store.head().await.unwrap();
+    assert_eq!(store.delete_entries(vec!["E1".into(), String::new()]).await.unwrap(), [false, false]);
+    assert_eq!(store.head().await.unwrap(), head);
+    let some = ["e5", "none", "e3", "e5", "e4"].map(String::from).to_vec();
+    assert_eq!(store.delete_entries(some).await.unwrap(), [true, false, true, false, true]);
+    let log = store.changes_since(head, 10).await.unwrap();
+    let gone = |id: &str| Change::EntryGone { id: id.into() };
+    assert_eq!(log.into_iter().map(|l| l.change).collect::<Vec<_>>(), [gone("e5"), gone("e3"), gone("e4")]);
+    let rest: Vec<String> = (1..600).map(|n| format!("e{n}")).collect();
+    let were_there = store.delete_entries(rest).await.unwrap();
+    assert_eq!(were_there.iter().filter(|was_there| **was_there).count(), 596);
+    assert_eq!(were_there[2..6], [false, false, false, true]);
+    assert_eq!(list(store, EntryFilter::default()).await, ["e0"]);
+    assert_eq!(store.head().await.unwrap(), Revision(head.0 + 599));
 }
 
 pub async fn filters(fresh: Factory) {

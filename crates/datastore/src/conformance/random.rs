@@ -53,7 +53,7 @@ async fn same_state(store: &dyn Datastore, model: &MemoryStore, start: Replica, 
 enum Op {
     CreateEntries(Vec<Entry>),
     UpdateEntry(Entry, EntryMask),
-    DeleteEntry(String),
+    DeleteEntries(Vec<String>),
     PruneEntries(i64),
     ListEntries(EntryFilter, u32),
     PutAgent(Agent),
@@ -64,6 +64,7 @@ enum Op {
     ListAgents(AgentFilter, u32),
     CreateToken(JoinToken),
     TakeToken(String),
+    Join(String, Agent),
     PruneTokens(i64),
     CreateBundle(Bundle),
     UpdateBundle(Bundle, BundleMask),
@@ -80,7 +81,7 @@ impl Op {
         match rng.u32(0..35) {
             0..=6 => Self::CreateEntries((0..rng.u32(1..4)).map(|_| some_entry(rng)).collect()),
             7..=9 => Self::UpdateEntry(some_entry(rng), some_mask(rng)),
-            10..=11 => Self::DeleteEntry(some_entry(rng).id),
+            10..=11 => Self::DeleteEntries(vec![some_entry(rng).id, some_entry(rng).id]),
             12 => Self::PruneEntries(NOW + rng.i64(-3..3)),
             13..=15 => Self::ListEntries(some_filter(rng), rng.u32(0..4)),
             16..=18 => Self::PutAgent(some_agent(rng)),
@@ -89,7 +90,8 @@ impl Op {
             21 => Self::PruneAgents(NOW + rng.i64(-3..3), rng.bool(), rng.u32(0..3)),
             22..=23 => Self::ListAgents(some_agent_filter(rng), rng.u32(0..4)),
             24 => Self::CreateToken(JoinToken { token: some_name(rng), expires_at: NOW + rng.i64(-3..3) }),
-            25 => Self::TakeToken(some_name(rng)),
+            25 if rng.bool() => Self::TakeToken(some_name(rng)),
+            25 => Self::Join(some_name(rng), some_agent(rng)),
             26 => Self::PruneTokens(NOW + rng.i64(-3..3)),
             27 => Self::CreateBundle(some_bundle(rng)),
             28 => Self::UpdateBundle(some_bundle(rng), some_bundle_mask(rng)),
@@ -109,7 +111,7 @@ async fn run(store: &dyn Datastore, op: &Op) -> String {
     match op {
         Op::CreateEntries(entries) => text(store.create_entries(entries.clone(), NOW).await),
         Op::UpdateEntry(entry, mask) => text(store.update_entry(entry.clone(), *mask, NOW).await),
-        Op::DeleteEntry(id) => text((store.fetch_entry(id).await, store.delete_entry(id).await)),
+        Op::DeleteEntries(ids) => text(store.delete_entries(ids.clone()).await),
         Op::PruneEntries(before) => text(store.prune_entries(*before).await),
         Op::ListEntries(filter, size) => {
             let mut all = Vec::new();
@@ -141,6 +143,10 @@ async fn run(store: &dyn Datastore, op: &Op) -> String {
             text((found, store.count_agents(filter).await))
         }
         Op::CreateToken(token) => text(store.create_join_token(token.clone(), NOW).await),
+        Op::Join(token, agent) => {
+            let fetched = store.fetch_join_token(token).await;
+            text((fetched, store.put_agent_for_token(token, agent.clone(), NOW).await))
+        }
         Op::TakeToken(token) => text(store.take_join_token(token).await),
         Op::PruneTokens(before) => text(store.prune_join_tokens(*before).await),
         Op::CreateBundle(bundle) => text(store.create_bundle(bundle.clone(), NOW).await),

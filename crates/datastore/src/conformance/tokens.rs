@@ -1,9 +1,9 @@
 //! Join tokens and CA journals.
 
 use super::Factory;
-use super::fixtures::NOW;
-use crate::Error;
-use crate::model::{CaJournal, JoinToken};
+use super::fixtures::{NOW, agent};
+use crate::model::{Agent, CaJournal, JoinToken};
+use crate::{AgentUpdate, Change, Error};
 
 fn token(name: &str, expires_at: i64) -> JoinToken {
     JoinToken { token: name.into(), expires_at }
@@ -16,6 +16,39 @@ pub async fn single_use(fresh: Factory) {
     assert_eq!(store.take_join_token("u").await.unwrap(), None);
     assert_eq!(store.take_join_token("t").await.unwrap(), Some(token("t", NOW + 60)));
     assert_eq!(store.take_join_token("t").await.unwrap(), None);
+}
+
+/// Both or neither.
+pub async fn an_agent_comes_with_its_token(fresh: Factory) {
+    let fresh = fresh();
+    let store = &*fresh.store;
+    for name in ["t", "u"] {
+        store.create_join_token(token(name, NOW + 60), NOW).await.unwrap();
+    }
+    assert_eq!(store.fetch_join_token("t").await.unwrap(), Some(token("t", NOW + 60)));
+    assert_eq!(store.fetch_join_token("T").await.unwrap(), None);
+    let first = agent("/spire/agent/join_token/t", "join_token");
+    let head = store.head().await.unwrap();
+    assert!(!store.put_agent_for_token("none", first.clone(), NOW).await.unwrap());
+    assert_eq!(store.head().await.unwrap(), head);
+    assert!(store.put_agent_for_token("t", first.clone(), NOW).await.unwrap());
+    let log = store.changes_since(head, 10).await.unwrap();
+    let mut changes: Vec<Change> = log.into_iter().map(|logged| logged.change).collect();
+    assert_eq!(changes.len(), 2);
+    changes.retain(|change| *change != Change::Other);
+    assert_eq!(changes, [Change::AgentSet(Box::new(first.clone()))]);
+    assert_eq!(store.fetch_join_token("t").await.unwrap(), None);
+    // The second agent with the token changes nothing.
+    let late = Agent { serial_number: "99".into(), ..first.clone() };
+    assert!(!store.put_agent_for_token("t", late, NOW).await.unwrap());
+    assert_eq!(store.fetch_agent(&first.id).await.unwrap(), Some(first.clone()));
+    // Nor does one that is banned; the token stays.
+    let ban = AgentUpdate { serial_number: Some(String::new()), ..Default::default() };
+    store.update_agent(&first.id, ban, NOW).await.unwrap().unwrap();
+    let head = store.head().await.unwrap();
+    assert!(matches!(store.put_agent_for_token("u", first, NOW).await, Err(Error::AgentBanned)));
+    assert!(store.fetch_join_token("u").await.unwrap().is_some());
+    assert_eq!(store.head().await.unwrap(), head);
 }
 
 pub async fn refusals(fresh: Factory) {

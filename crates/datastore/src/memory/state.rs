@@ -32,7 +32,7 @@ pub(super) struct State {
     pub journals: BTreeMap<u64, CaJournal>,
     /// Without bundles.
     relationships: BTreeMap<u64, FederationRelationship>,
-    tokens: BTreeMap<String, i64>,
+    pub tokens: BTreeMap<String, i64>,
 }
 
 impl State {
@@ -167,9 +167,9 @@ impl State {
         true
     }
 
-    pub fn delete_entry(&mut self, id: &str) -> Option<Entry> {
-        let row = *self.entries.iter().find(|(_, stored)| stored.id == id)?.0;
-        self.remove_entry(row)
+    pub fn delete_entry(&mut self, id: &str) -> bool {
+        let row = self.entries.iter().find(|(_, stored)| stored.id == id).map(|(row, _)| *row);
+        row.is_some_and(|row| self.remove_entry(row).is_some())
     }
 
     fn remove_entry(&mut self, row: u64) -> Option<Entry> {
@@ -192,14 +192,33 @@ impl State {
     }
 
     pub fn put_agent(&mut self, agent: Agent) -> Result<()> {
-        validate::agent_selectors(&agent.selectors)?;
-        if self.agents.values().any(|stored| stored.id == agent.id && stored.is_banned()) {
-            return Err(Error::AgentBanned);
+        let agent = self.admissible(agent)?;
+        self.set_agent(agent);
+        Ok(())
+    }
+
+    pub fn put_agent_for_token(&mut self, token: &str, agent: Agent) -> Result<bool> {
+        if !self.tokens.contains_key(token) {
+            return Ok(false);
         }
+        let agent = self.admissible(agent)?;
+        self.take_join_token(token);
+        self.set_agent(agent);
+        Ok(true)
+    }
+
+    fn admissible(&self, mut agent: Agent) -> Result<Agent> {
+        validate::agent_selectors(&agent.selectors)?;
+        if let Some(stored) = self.agent_row(&agent.id).and_then(|row| self.agents.get(&row)) {
+            agent.replaces(stored)?;
+        }
+        Ok(agent)
+    }
+
+    fn set_agent(&mut self, agent: Agent) {
         let row = self.agent_row(&agent.id).unwrap_or_else(|| self.next_row());
         self.agents.insert(row, agent.clone());
         self.changed(Change::AgentSet(Box::new(agent)));
-        Ok(())
     }
 
     fn agent_row(&self, id: &SpiffeId) -> Option<u64> {

@@ -80,14 +80,15 @@ async fn attest(
     let (kind, payload, csr) = pieces(first)?;
     rpc.audit_fields(|| Fields::default().with("node_attestor_type", &kind));
     learned.push("node_attestor_type", kind.as_str());
-    let attributes = if kind == "join_token" {
-        join_token(state, &payload).await?
+    let (attributes, token) = if kind == "join_token" {
+        let (attributes, token) = join_token(state, payload).await?;
+        (attributes, Some(token))
     } else {
         let attestor = state.attestors.get(&kind).ok_or_else(|| AgentError::UnknownAttestor(kind.clone()))?;
         let evidence = Evidence { payload, client_ip: client_ip(rpc.caller()) };
         let mut agent = RemoteAgent { requests, answers, challenges_left: MAX_CHALLENGES, broken: None };
         let outcome = tokio::time::timeout(PATIENCE_IN_ALL, attestor.attest(evidence, &mut agent)).await;
-        match (agent.broken, outcome) {
+        let attributes = match (agent.broken, outcome) {
             (Some(broken), _) => return Err(broken),
             (None, Ok(outcome)) => {
                 outcome.map_err(|error| AgentError::Attestor { name: kind.clone(), error })?
@@ -98,10 +99,15 @@ async fn attest(
                     seconds: PATIENCE_IN_ALL.as_secs(),
                 });
             }
-        }
+        };
+        (attributes, None)
     };
     learned.push("agent_id", attributes.spiffe_id.as_str());
-    admit(state, rpc, &kind, attributes, &csr).await
+    let admitted = admit(state, rpc, &kind, attributes, token.as_deref(), &csr).await;
+    if let (Err(_), Some(token)) = (&admitted, token) {
+        spend(state, &token).await?;
+    }
+    admitted
 }
 
 /// What an agent is to do within [`PATIENCE`].
@@ -131,19 +137,34 @@ fn pieces(first: pb::AttestAgentRequest) -> Result<(String, Vec<u8>, Vec<u8>), A
     Ok((data.r#type, data.payload, params.csr))
 }
 
-/// The token leaves the store before anything else happens: one of any number of concurrent callers gets it.
-async fn join_token(state: &ServerState, payload: &[u8]) -> Result<AgentAttributes, AgentError> {
+/// The token leaves the store with the write that admits the agent, so that one of any number of concurrent callers gets
+/// in by it; or, as SPIRE's do, when anything is wrong from here on (see [`spend`]).
+async fn join_token(state: &ServerState, payload: Vec<u8>) -> Result<(AgentAttributes, String), AgentError> {
     if !state.join_token {
         return Err(AgentError::UnknownAttestor("join_token".to_owned()));
     }
-    let token = std::str::from_utf8(payload).map_err(|_| AgentError::TokenGone)?;
-    let taken = state.store.take_join_token(token).await.map_err(AgentError::TakeToken)?;
-    let taken = taken.ok_or(AgentError::TokenGone)?;
-    if taken.expires_at < state.clock.now() {
+    let token = String::from_utf8(payload).map_err(|_| AgentError::TokenGone)?;
+    let found = state.store.fetch_join_token(&token).await.map_err(AgentError::FetchToken)?;
+    let found = found.ok_or(AgentError::TokenGone)?;
+    if found.expires_at < state.clock.now() {
+        spend(state, &token).await?;
         return Err(AgentError::TokenExpired);
     }
-    let spiffe_id = join_token_id(&state.trust_domain, token).map_err(AgentError::TokenId)?;
-    Ok(AgentAttributes { spiffe_id, selector_values: Vec::new(), can_reattest: false })
+    match join_token_id(&state.trust_domain, &token) {
+        Ok(spiffe_id) => {
+            let attributes = AgentAttributes { spiffe_id, selector_values: Vec::new(), can_reattest: false };
+            Ok((attributes, token))
+        }
+        Err(e) => {
+            spend(state, &token).await?;
+            Err(AgentError::TokenId(e))
+        }
+    }
+}
+
+/// SPIRE deletes a token before it looks at what else the agent brings.
+async fn spend(state: &ServerState, token: &str) -> Result<(), AgentError> {
+    state.store.take_join_token(token).await.map(drop).map_err(AgentError::TakeToken)
 }
 
 /// The agent at the other end of the stream.
@@ -203,6 +224,7 @@ async fn admit(
     rpc: &Rpc,
     kind: &str,
     attributes: AgentAttributes,
+    token: Option<&str>,
     csr: &[u8],
 ) -> Result<Attested, AgentError> {
     let id = attributes.spiffe_id;
@@ -215,8 +237,9 @@ async fn admit(
         let text = "The node attestor produced an agent ID outside the namespace of agents it attests";
         rpc.log(Level::WARN, text, fields().with("error", e.to_string()));
     }
-    let known = state.store.fetch_agent(&id).await.map_err(AgentError::Fetch)?;
-    if known.as_ref().is_some_and(Agent::is_banned) {
+    // Saves the signature; a ban that the view does not know of yet stops the write.
+    state.fresh().await;
+    if state.view.agent(&id).is_some_and(|known| known.is_banned()) {
         return Err(AgentError::Banned);
     }
     let signed = sign(state, &id, csr).await?;
@@ -232,14 +255,23 @@ async fn admit(
         new_serial_number: String::new(),
         new_expires_at: 0,
         can_reattest: attributes.can_reattest,
-        agent_version: known.map(|agent| agent.agent_version).unwrap_or_default(),
+        // It keeps what it reported.
+        agent_version: String::new(),
         selectors,
     };
-    state.store.put_agent(agent, state.clock.now()).await.map_err(|e| match e {
+    let now = state.clock.now();
+    let put = match token {
+        Some(token) => state.store.put_agent_for_token(token, agent, now).await,
+        None => state.store.put_agent(agent, now).await.map(|()| true),
+    };
+    match put {
+        Ok(true) => {}
+        // Another agent came with the same token.
+        Ok(false) => return Err(AgentError::TokenGone),
         // The ban came while the agent attested.
-        StoreError::AgentBanned => AgentError::Banned,
-        e => AgentError::Put(e),
-    })?;
+        Err(StoreError::AgentBanned) => return Err(AgentError::Banned),
+        Err(e) => return Err(AgentError::Put(e)),
+    }
     let address = match rpc.caller() {
         Caller::Remote { addr, .. } => addr.to_string(),
         Caller::Local(_) => "@".to_owned(),

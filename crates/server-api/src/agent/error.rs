@@ -58,6 +58,8 @@ pub enum AgentError {
     TokenGone,
     #[error("join token expired")]
     TokenExpired,
+    #[error("failed to fetch join token: {0}")]
+    FetchToken(#[source] StoreError),
     #[error("failed to delete join token: {0}")]
     TakeToken(#[source] StoreError),
     #[error("failed to create join token ID: {0}")]
@@ -138,6 +140,7 @@ impl ApiError for AgentError {
             | Self::Ban(_)
             | Self::Update(_)
             | Self::NoCaller
+            | Self::FetchToken(_)
             | Self::TakeToken(_)
             | Self::TokenId(_)
             | Self::ReceiveChallenge(_)

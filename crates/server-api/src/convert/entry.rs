@@ -44,8 +44,29 @@ pub fn entry_to_proto_masked(entry: &Entry, mask: Option<&types::EntryMask>) -> 
     }
 }
 
+/// The same of an entry that nobody else holds: its texts are moved.
+pub fn entry_into_proto_masked(mut entry: Entry, mask: Option<&types::EntryMask>) -> types::Entry {
+    let (id, hint) = (std::mem::take(&mut entry.id), std::mem::take(&mut entry.hint));
+    let (selectors, dns_names) = (std::mem::take(&mut entry.selectors), std::mem::take(&mut entry.dns_names));
+    let mut out = entry_to_proto_masked(&entry, mask);
+    out.id = id;
+    let mask = mask.unwrap_or(&ALL);
+    if mask.selectors {
+        out.selectors =
+            selectors.into_iter().map(|s| types::Selector { r#type: s.kind, value: s.value }).collect();
+    }
+    if mask.dns_names {
+        out.dns_names = dns_names;
+    }
+    if mask.hint {
+        out.hint = hint;
+    }
+    out
+}
+
 /// Clears what the mask does not ask for.
-pub fn apply_entry_mask(entry: &mut types::Entry, mask: Option<&types::EntryMask>) {
+#[cfg(test)]
+pub(super) fn apply_entry_mask(entry: &mut types::Entry, mask: Option<&types::EntryMask>) {
     let Some(mask) = mask else { return };
     if !mask.spiffe_id {
         entry.spiffe_id = None;

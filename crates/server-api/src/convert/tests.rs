@@ -62,9 +62,10 @@ fn building_masked_is_building_then_masking() {
         let mut mask = types::EntryMask::default();
         set(&mut mask);
         let mut applied = entry_to_proto(&entry);
-        apply_entry_mask(&mut applied, Some(&mask));
+        entry::apply_entry_mask(&mut applied, Some(&mask));
         let built = entry_to_proto_masked(&entry, Some(&mask));
         assert_eq!(built, applied);
+        assert_eq!(entry_into_proto_masked(entry.clone(), Some(&mask)), applied);
         assert_ne!(built, types::Entry { id: "id".to_owned(), ..Default::default() }, "{mask:?}");
     }
 }

@@ -106,6 +106,7 @@ fn agent_service() {
             "failed to attest: join token does not exist or has already been used",
         ),
         row(E::TokenExpired, InvalidArgument, "join token expired"),
+        caused(E::FetchToken(store()), Internal, "failed to fetch join token", STORE),
         caused(E::TakeToken(store()), Internal, "failed to delete join token", STORE),
         caused(
             E::TokenId(IdError::EmptySegment),

@@ -191,7 +191,7 @@ impl Datastore for FakeStore {
         unused()
     }
 
-    async fn delete_entry(&self, _id: &str) -> Result<Option<Entry>> {
+    async fn delete_entries(&self, _ids: Vec<String>) -> Result<Vec<bool>> {
         unused()
     }
 
@@ -205,6 +205,10 @@ impl Datastore for FakeStore {
 
     async fn put_agent(&self, agent: Agent, _now: i64) -> Result<()> {
         self.commit(Change::AgentSet(Box::new(agent)))
+    }
+
+    async fn put_agent_for_token(&self, _token: &str, _agent: Agent, _now: i64) -> Result<bool> {
+        unused()
     }
 
     async fn fetch_agent(&self, _id: &SpiffeId) -> Result<Option<Agent>> {
@@ -240,6 +244,10 @@ impl Datastore for FakeStore {
     }
 
     async fn create_join_token(&self, _token: JoinToken, _now: i64) -> Result<()> {
+        unused()
+    }
+
+    async fn fetch_join_token(&self, _token: &str) -> Result<Option<JoinToken>> {
         unused()
     }
 

@@ -24,15 +24,18 @@ async fn calls_under_spires_names() {
     store.promote_agent_serial(&agent.id, "2", 1).await.unwrap().unwrap();
     let token = JoinToken { token: "t".to_owned(), expires_at: 9 };
     store.create_join_token(token, 1).await.unwrap();
-    assert!(store.take_join_token("t").await.unwrap().is_some());
+    assert!(store.fetch_join_token("t").await.unwrap().is_some());
+    assert!(store.put_agent_for_token("t", agent, 1).await.unwrap());
+    assert!(store.fetch_join_token("t").await.unwrap().is_none());
     assert!(store.take_join_token("t").await.unwrap().is_none());
+    assert_eq!(store.delete_entries(vec!["a".to_owned(), "b".to_owned()]).await.unwrap(), [false, false]);
     store.snapshot().await.unwrap();
     store.changes_since(Revision(0), 10).await.unwrap();
     let rendered = registry.render();
     for (name, count) in [
-        ("datastore_node_create", 1),
+        ("datastore_node_create", 2),
         ("datastore_node_update", 1),
-        ("datastore_node_selectors_set", 1),
+        ("datastore_node_selectors_set", 2),
         ("datastore_node_selectors_list", 1),
         ("datastore_join_token_create", 1),
         ("datastore_join_token_fetch", 2),
