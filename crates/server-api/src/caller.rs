@@ -41,6 +41,11 @@ impl Caller {
         let Some(chain) = &peer.chain else {
             return Ok(Self::Remote { addr: peer.addr, svid: None });
         };
+        if let Some(id) = &peer.spiffe_id {
+            // Read once for all calls of the connection.
+            let svid = CallerSvid { id: id.clone(), chain: chain.clone() };
+            return Ok(Self::Remote { addr: peer.addr, svid: Some(svid) });
+        }
         let uris = chain.first().map(Certificate::uri_sans).unwrap_or_default();
         let uri = match uris.as_slice() {
             [uri] => uri,

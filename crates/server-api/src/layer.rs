@@ -20,7 +20,7 @@ use crate::access::{METHODS, Method, method};
 use crate::authorize::{Denied, authorize};
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::rpc::{Fields, Rpc, emit};
+use crate::rpc::{Fields, RequestId, Rpc, emit};
 use crate::state::ServerState;
 
 /// Wraps all services of one endpoint.
@@ -151,22 +151,22 @@ async fn admit(
     if !method.is_served(caller.is_local()) {
         return Err(unknown_service(method.path));
     }
-    let request_id = uuid::Uuid::new_v4().to_string();
     match authorize(state, method.access, &caller).await {
-        Ok(authorized) => Ok(Rpc::new(method, caller, authorized, request_id, deadline, state.clone())),
+        Ok(authorized) => Ok(Rpc::new(method, caller, authorized, deadline, state.clone())),
         Err(denied) => {
-            log_denied(method, &caller, &request_id, &denied);
+            log_denied(method, &caller, &denied);
             Err(denied.to_status(method.path))
         }
     }
 }
 
 /// The client learns little; the operator learns why.
-fn log_denied(method: &'static Method, caller: &Caller, request_id: &str, denied: &Denied) {
+fn log_denied(method: &'static Method, caller: &Caller, denied: &Denied) {
     if !tracing::enabled!(Level::ERROR) {
         return;
     }
-    let mut fields = Fields::for_call(method, caller, request_id).with("error", denied.to_string());
+    let mut fields =
+        Fields::for_call(method, caller, &RequestId::default()).with("error", denied.to_string());
     if let Denied::Agent(agent) = denied
         && let Some(reason) = agent.reason()
     {

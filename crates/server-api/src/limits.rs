@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use steeple_runtime::clock::Clock;
-use steeple_runtime::metrics::{CallCounter, rpc_key};
+use steeple_runtime::metrics::{CallMetric, rpc_key};
 use steeple_runtime::ratelimit::RateLimiter;
 use tonic::{Code, Status};
 
-use crate::access::{Bucket, Method};
+use crate::access::{Bucket, METHODS, Method};
 use crate::caller::Caller;
 
 /// `ratelimit { attestation, signing }`.
@@ -27,7 +27,11 @@ impl Default for RateLimitConfig {
 
 /// One limiter for each bucket that is switched on.
 #[derive(Debug)]
-pub struct Limits(HashMap<Bucket, RateLimiter>);
+pub struct Limits {
+    limiters: HashMap<Bucket, RateLimiter>,
+    /// One for each method, by path: handles are looked up once.
+    meters: HashMap<&'static str, CallMetric>,
+}
 
 impl Limits {
     pub fn new(config: RateLimitConfig, clock: &Arc<dyn Clock>) -> Self {
@@ -41,7 +45,12 @@ impl Limits {
             (Bucket::Explain, 10, true),
         ];
         let on = rows.into_iter().filter(|row| row.2);
-        Self(on.map(|(bucket, limit, _)| (bucket, RateLimiter::new(limit, clock.clone()))).collect())
+        let limited = METHODS.iter().filter(|method| method.bucket != Bucket::Unlimited);
+        let key = |method: &Method| rpc_key(method.path).replacen("rpc.", "rateLimit.", 1);
+        Self {
+            limiters: on.map(|(bucket, limit, _)| (bucket, RateLimiter::new(limit, clock.clone()))).collect(),
+            meters: limited.map(|method| (method.path, CallMetric::new(key(method)))).collect(),
+        }
     }
 
     /// Waits for the caller's turn, if it comes before the deadline that is `patience` away. Counts the waiting as SPIRE does (`rateLimit.<service>.<method>`).
@@ -55,13 +64,15 @@ impl Limits {
         if method.bucket == Bucket::Unlimited {
             return Ok(());
         }
-        let (Some(limiter), Caller::Remote { addr, .. }) = (self.0.get(&method.bucket), caller) else {
+        let (Some(limiter), Caller::Remote { addr, .. }) = (self.limiters.get(&method.bucket), caller) else {
             return Ok(());
         };
-        let counter = CallCounter::start_key(rpc_key(method.path).replacen("rpc.", "rateLimit.", 1));
+        let call = self.meters.get(method.path).map(CallMetric::begin);
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let outcome = limiter.wait(addr.ip().to_canonical(), count, patience).await;
-        counter.done(if outcome.is_ok() { Code::Ok } else { Code::ResourceExhausted });
+        if let Some(call) = call {
+            call.done(if outcome.is_ok() { Code::Ok } else { Code::ResourceExhausted });
+        }
         outcome.map_err(|e| Status::resource_exhausted(e.to_string()))
     }
 }

@@ -1,7 +1,7 @@
 //! One call: its method, caller, ground of authorization, log fields and audit line.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use steeple_datastore::model::Entry;
@@ -26,7 +26,7 @@ struct Call {
     method: &'static Method,
     caller: Caller,
     authorized: Authorized,
-    request_id: String,
+    request_id: RequestId,
     /// On the monotonic clock.
     deadline: Option<Duration>,
     state: Arc<ServerState>,
@@ -34,16 +34,26 @@ struct Call {
     audit: Option<Mutex<Fields>>,
 }
 
+/// What a call's log lines have in common. Drawn with the first of them: most calls have none.
+#[derive(Debug, Default)]
+pub(crate) struct RequestId(OnceLock<String>);
+
+impl RequestId {
+    fn as_str(&self) -> &str {
+        self.0.get_or_init(|| uuid::Uuid::new_v4().to_string())
+    }
+}
+
 impl Rpc {
     pub(crate) fn new(
         method: &'static Method,
         caller: Caller,
         authorized: Authorized,
-        request_id: String,
         deadline: Option<Duration>,
         state: Arc<ServerState>,
     ) -> Self {
         let audit = state.audit.then(|| Mutex::new(Fields::default()));
+        let request_id = RequestId::default();
         Self(Arc::new(Call { method, caller, authorized, request_id, deadline, state, audit }))
     }
 
@@ -197,11 +207,11 @@ pub enum Value {
 }
 
 impl Fields {
-    pub(crate) fn for_call(method: &'static Method, caller: &Caller, request_id: &str) -> Self {
+    pub(crate) fn for_call(method: &'static Method, caller: &Caller, request_id: &RequestId) -> Self {
         let mut fields = Self::default();
         fields.push("service", method.service);
         fields.push("method", method.name);
-        fields.push("request_id", request_id);
+        fields.push("request_id", request_id.as_str());
         fields.push("subsystem_name", "api");
         if let Caller::Remote { addr, svid } = caller {
             fields.push("caller_addr", addr.to_string());

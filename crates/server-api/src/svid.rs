@@ -72,7 +72,7 @@ impl SvidService {
             .map_err(SvidError::Sign)?;
         rpc.audit_fields(|| Fields::default().with("expires_at", rfc3339(signed.expires_at)));
         rpc.audit_with(|| fields.clone());
-        log_signed(rpc, &signed, fields);
+        log_signed(rpc, &signed, || fields);
         Ok(x509_to_proto(&id, signed))
     }
 
@@ -102,11 +102,12 @@ impl SvidService {
         };
         let signed =
             state.ca.sign_workload_x509(signing, state.clock.now()).await.map_err(SvidError::Sign)?;
-        let fields = Fields::default()
-            .with("entry_id", &params.entry_id)
-            .with("spiffe_id", entry.spiffe_id.as_str())
-            .with("revision_number", entry.revision_number);
-        log_signed(rpc, &signed, fields);
+        log_signed(rpc, &signed, || {
+            Fields::default()
+                .with("entry_id", &params.entry_id)
+                .with("spiffe_id", entry.spiffe_id.as_str())
+                .with("revision_number", entry.revision_number)
+        });
         Ok(x509_to_proto(&entry.spiffe_id, signed))
     }
 
@@ -121,14 +122,19 @@ impl SvidService {
         if audience.is_empty() {
             return Err(SvidError::NoAudience);
         }
-        let fields = Fields::default().with("spiffe_id", id.as_str()).with("audience", audience.join(","));
+        let asked_for = tracing::enabled!(Level::DEBUG).then(|| audience.join(","));
         let params =
             JwtParams { spiffe_id: id.clone(), audience, ttl, include_jti, priority: Priority::Waiting };
         let signed =
             self.state.ca.sign_jwt(params, self.state.clock.now()).await.map_err(SvidError::SignJwt)?;
         metrics::counter!("server_ca.sign.jwt_svid").increment(1);
-        let fields = fields.with("expiration", rfc3339(signed.expires_at));
-        rpc.log(Level::DEBUG, "Server CA successfully signed JWT SVID", fields);
+        if let Some(audience) = asked_for {
+            let fields = Fields::default()
+                .with("spiffe_id", id.as_str())
+                .with("audience", audience)
+                .with("expiration", rfc3339(signed.expires_at));
+            rpc.log(Level::DEBUG, "Server CA successfully signed JWT SVID", fields);
+        }
         Ok(types::Jwtsvid {
             token: signed.token,
             id: Some(id_to_proto(id)),
@@ -319,10 +325,11 @@ pub(crate) fn x509_to_proto(id: &SpiffeId, signed: SignedX509) -> types::X509svi
     }
 }
 
-fn log_signed(rpc: &Rpc, signed: &SignedX509, fields: Fields) {
+fn log_signed(rpc: &Rpc, signed: &SignedX509, fields: impl FnOnce() -> Fields) {
     metrics::counter!("server_ca.sign.x509_svid").increment(1);
     if tracing::enabled!(Level::DEBUG) {
-        let fields = fields.with("expiration", rfc3339(signed.expires_at)).with("serial_num", &signed.serial);
+        let fields =
+            fields().with("expiration", rfc3339(signed.expires_at)).with("serial_num", &signed.serial);
         rpc.log(Level::DEBUG, "Signed X509 SVID", fields);
     }
 }

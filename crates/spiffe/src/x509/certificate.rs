@@ -431,6 +431,11 @@ impl Layout {
 /// Decimal digits of a big-endian two's complement number.
 fn decimal(bytes: &[u8]) -> String {
     let negative = bytes.first().is_some_and(|b| b & 0x80 != 0);
+    let digits = &bytes[bytes.iter().take_while(|b| **b == 0).count()..];
+    if !negative && digits.len() <= 16 {
+        // Ours and SPIRE's: servers ask at each call of an agent.
+        return digits.iter().fold(0_u128, |number, byte| number << 8 | u128::from(*byte)).to_string();
+    }
     let mut magnitude: Vec<u8> = bytes.to_vec();
     if negative {
         let mut carry = true;
