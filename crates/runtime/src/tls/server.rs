@@ -176,7 +176,7 @@ async fn handshake(
     match tokio::time::timeout(deadline, acceptor.accept(stream)).await {
         Ok(Ok(io)) => {
             let peer = peer_of(&io, addr);
-            Some(TlsStream { io, peer })
+            Some(TlsStream { io, peer, written: false })
         }
         Ok(Err(error)) => {
             tracing::debug!(caller_addr = %addr, error = %readable(no_common_exchange(error, exchange)), "TLS handshake failed");
@@ -221,6 +221,7 @@ pub struct TlsPeer {
 pub struct TlsStream {
     io: tokio_rustls::server::TlsStream<TcpStream>,
     peer: TlsPeer,
+    written: bool,
 }
 
 impl TlsStream {
@@ -245,7 +246,9 @@ impl AsyncRead for TlsStream {
 
 impl AsyncWrite for TlsStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+        let this = self.get_mut();
+        this.written = true;
+        Pin::new(&mut this.io).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -256,8 +259,11 @@ impl AsyncWrite for TlsStream {
         Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
     }
 
+    /// Asked before the first write, h2 decides by it up to what size it copies a message behind its header: 1 KiB if not
+    /// vectored, else 256 bytes; what is not copied is a TLS record and a write of its own, and so are the trailers after
+    /// it. Asked at each later write, it is about the pieces of large messages.
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.written && self.io.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
