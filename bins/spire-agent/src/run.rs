@@ -39,7 +39,7 @@ use tokio::sync::oneshot;
 use crate::config::{AttestorConfig, Config, KeyManagerConfig, Telemetry, WorkloadAttestorConfig};
 use crate::version::VERSION;
 
-/// Few threads: an agent is idle most of its life, and each thread keeps memory. The drain is short: calls end by
+/// One async thread (ADR 0027). The drain is short: calls end by
 /// themselves as soon as a stop is asked for; what is left then is a client that does not read.
 pub const DAEMON: Daemon =
     Daemon { name: "agent", title: "Agent", workers: Some(1), drain: Duration::from_secs(1) };

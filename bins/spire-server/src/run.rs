@@ -119,6 +119,7 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     endpoints.serve(&tasks, &state);
     let health =
         health(&config, &tasks, health::Subsystems { socket: socket.clone(), ca, store, rotation }).await?;
+    steeple_runtime::settle_memory();
     Ok(Bound { tcp, socket, health, prometheus, bundle_endpoint })
 }
 

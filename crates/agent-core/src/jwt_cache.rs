@@ -72,8 +72,8 @@ pub enum Found {
 #[derive(Debug)]
 pub struct JwtCache {
     max: usize,
-    tokens: HashMap<JwtKey, (Arc<Token>, u64)>,
-    by_use: BTreeMap<u64, JwtKey>,
+    tokens: HashMap<Arc<JwtKey>, (Arc<Token>, u64)>,
+    by_use: BTreeMap<u64, Arc<JwtKey>>,
     uses: Uses,
     bytes: usize,
 }
@@ -110,7 +110,7 @@ impl JwtCache {
         if self.max == 0 {
             return;
         }
-        let used = self.uses.next();
+        let (key, used) = (Arc::new(key), self.uses.next());
         self.bytes += size(&key, &token);
         if let Some((old, used)) = self.tokens.insert(key.clone(), (token, used)) {
             self.bytes -= size(&key, &old);
@@ -131,7 +131,7 @@ impl JwtCache {
 
     /// Every token held, also one that has ended.
     pub fn tokens(&self) -> impl Iterator<Item = (&JwtKey, &Arc<Token>)> {
-        self.tokens.iter().map(|(key, (token, _))| (key, token))
+        self.tokens.iter().map(|(key, (token, _))| (&**key, token))
     }
 
     pub fn holds(&self, key: &JwtKey) -> bool {
@@ -199,11 +199,11 @@ impl JwtCache {
     }
 }
 
-/// A token with its two places: by key, and by use.
+/// A token and what it is for; both places share the latter.
 fn size(key: &JwtKey, token: &Token) -> usize {
     let strings = key.audience.iter().map(|audience| size_of::<String>() + audience.len());
     let key = size_of::<JwtKey>() + key.spiffe_id.as_str().len() + strings.sum::<usize>();
-    2 * key + size_of::<Token>() + token.token.len() + token.key_id.len()
+    key + size_of::<Token>() + token.token.len() + token.key_id.len()
 }
 
 #[cfg(test)]

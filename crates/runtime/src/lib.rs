@@ -74,7 +74,7 @@ pub fn keep_memory_private() {
 }
 
 /// Gives back the memory that only the start needed: pages of the program's code, which come back when they are used.
-/// An idle agent is a quarter smaller by it. Call it once everything serves.
+/// An idle daemon is up to a quarter smaller by it. Call it once everything serves.
 pub fn settle_memory() {
     // It is a saving, no more.
     let _ = sys::forget_code();

@@ -1,7 +1,7 @@
 //! The one module with `unsafe` (DESIGN §3.14): system calls that no crate of ours wraps.
 #![allow(
     unsafe_code,
-    reason = "getsockopt(SO_PEERCRED), getsockopt(SO_PEERPIDFD) have no safe wrapper in rustix; for prctl(PR_SET_THP_DISABLE) another of its features would be needed; tokio's AsyncFd asks for a promise about the descriptor"
+    reason = "getsockopt(SO_PEERCRED), getsockopt(SO_PEERPIDFD) have no safe wrapper in rustix; for prctl(PR_SET_THP_DISABLE) another of its features would be needed; tokio's AsyncFd asks for a promise about the descriptor, its ReadBuf for one about what was read"
 )]
 
 use std::{
@@ -10,7 +10,8 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
-use tokio::io::{Interest, unix::AsyncFd};
+use rustix::{io::Errno, net::RecvFlags};
+use tokio::io::{Interest, ReadBuf, unix::AsyncFd};
 
 /// Linux 6.5; libc has it for some targets only.
 const SO_PEERPIDFD: libc::c_int = 77;
@@ -64,6 +65,19 @@ pub async fn readable(fd: OwnedFd) -> io::Result<()> {
 pub fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` is open, always the same, and owned by the `AsyncFd` until that is dropped.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest)? })
+}
+
+/// Reads what has come into a socket that does not block, behind what `buf` holds. No byte of it is touched but those that
+/// came: a connection's buffer is mostly empty, and pages that nobody wrote to cost nothing.
+pub fn receive(socket: BorrowedFd<'_>, buf: &mut ReadBuf<'_>) -> Result<usize, Errno> {
+    // SAFETY: nothing is made uninitialized: the bytes are only written to.
+    let space = unsafe { buf.unfilled_mut() };
+    let ((received, _), _) = rustix::net::recv(socket, space, RecvFlags::empty())?;
+    let count = received.len();
+    // SAFETY: the kernel has written them, from the beginning of the space on.
+    unsafe { buf.assume_init(count) };
+    buf.advance(count);
+    Ok(count)
 }
 
 /// SO_PEERCRED.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use steeple_agent_core::Entry;
 use steeple_agent_core::cache::{Content, Identity};
+use steeple_agent_core::jwt_cache::Token;
 use steeple_agent_core::wit_cache::Held;
 use steeple_spiffe::bundle::Bundle;
 use zeroize::Zeroizing;
@@ -40,6 +41,19 @@ pub(super) fn x509_bundles(own: &Bundle, federated: &[impl AsRef<Bundle>]) -> Fr
 /// JWTBundlesResponse (§6.2.2): plain JWK Sets with JWT keys only.
 pub(super) fn jwt_bundles(own: &Bundle, federated: &[impl AsRef<Bundle>]) -> Framed {
     bundles(1, own, federated, |bundle| bundle.to_jwks_json().into_bytes())
+}
+
+/// JWTSVIDResponse (§6.2.1), in entry id order.
+pub(super) fn jwt_svid(svids: &[(Arc<Entry>, Arc<Token>)]) -> Framed {
+    write(&|out| {
+        for (entry, token) in svids {
+            out.message(1, &|out| {
+                out.field(1, entry.spiffe_id.as_str().as_bytes());
+                out.field(2, token.token.as_bytes());
+                out.field(3, entry.hint.as_bytes());
+            });
+        }
+    })
 }
 
 /// WITSVIDResponse (§7.2.1), in entry id order. It holds private keys, as [`x509_svid`]'s.

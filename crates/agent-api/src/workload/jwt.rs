@@ -62,13 +62,9 @@ impl WorkloadApi {
             })?;
             let ttl = token.expires_at / 1000 - self.0.state.clock.now();
             tracing::debug!(subsystem_name = "endpoints", service = "WorkloadAPI", method = "FetchJWTSVID", pid = caller.peer.pid, registered = true, spiffe_id = %entry.spiffe_id, ttl, "Fetched JWT SVID");
-            svids.push(workload::Jwtsvid {
-                spiffe_id: entry.spiffe_id.to_string(),
-                svid: token.token.clone(),
-                hint: entry.hint.clone(),
-            });
+            svids.push((entry, token));
         }
-        Ok(encode::message(&workload::JwtsvidResponse { svids }))
+        Ok(encode::jwt_svid(&svids))
     }
 
     pub(super) async fn validate_jwt_svid(

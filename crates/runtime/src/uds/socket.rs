@@ -9,10 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use rustix::{
-    io::Errno,
-    net::{RecvFlags, Shutdown},
-};
+use rustix::{io::Errno, net::Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd};
 
 use crate::sys;
@@ -74,16 +71,14 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             let mut ready = ready!(self.incoming.poll_read_ready(cx))?;
-            let space = buf.initialize_unfilled();
-            let asked = space.len();
-            match rustix::net::recv(self.incoming.get_ref(), space, RecvFlags::empty()) {
-                Ok((count, _)) => {
+            let asked = buf.remaining();
+            match sys::receive(self.incoming.as_fd(), buf) {
+                Ok(count) => {
                     // Less than there is room for: that was all, the next time it is told anew (epoll's edge). Not at
                     // the end, which is told once.
                     if count > 0 && count < asked {
                         ready.clear_ready();
                     }
-                    buf.advance(count);
                     return Poll::Ready(Ok(()));
                 }
                 Err(Errno::AGAIN) => ready.clear_ready(),
