@@ -46,3 +46,11 @@ fn a_delta_without_entries_is_one_message() {
     assert_eq!((messages.len(), messages[0].more), (1, false));
     assert_eq!(messages[0].removed_entry_ids, ["gone"]);
 }
+
+/// A server holds one for each agent, and most of them wait for most of their life: what stands around it is the
+/// libraries' matter (docs/benchmarks.md), this is ours.
+#[test]
+fn a_waiting_agent_costs_little() {
+    let bytes = size_of::<Watch>() + size_of::<Sleep>();
+    assert!(bytes <= 400, "{bytes} bytes for each agent");
+}
