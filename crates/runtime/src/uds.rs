@@ -302,7 +302,7 @@ impl AsyncWrite for UdsStream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.io.get_ref().is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -93,6 +93,7 @@ impl CallMetric {
     }
 
     /// Adds a label to every call.
+    #[must_use]
     pub fn label(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.labels.push(Label::new(name, value.into()));
         self

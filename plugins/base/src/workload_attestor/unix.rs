@@ -7,16 +7,15 @@
 mod digest;
 mod names;
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use rustix::fs::{Mode, OFlags, openat, readlinkat};
+use rustix::fs::{Mode, OFlags, openat, readlink, readlinkat};
 use steeple_plugin::{Caller, WorkloadAttestError, WorkloadAttestor};
 
 use digest::Digests;
@@ -25,9 +24,6 @@ use names::Names;
 /// /proc/PID/status is longer only for a process in hundreds of groups.
 const STATUS: usize = 4096;
 const MAX_STATUS: usize = 1024 * 1024;
-
-/// A process may call exec while it is looked at; so many times we look again.
-const EXEC_RETRIES: usize = 3;
 
 /// SPIRE's options, and where the system keeps its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,38 +78,24 @@ impl Unix {
         found
     }
 
-    /// The path and, unless switched off, the digest of one and the same executable.
+    /// The path and, unless switched off, the digest of one and the same executable, whatever the process calls exec on
+    /// meanwhile.
     async fn executable_selectors(
         &self,
         process: &OwnedFd,
         pid: i32,
     ) -> Result<Vec<String>, WorkloadAttestError> {
-        for _ in 0..EXEC_RETRIES {
+        if self.config.workload_size_limit < 0 {
             let path = executable_path(process).map_err(|error| failed("path lookup", pid, error))?;
-            // A lossy form could be the selector of another path.
-            let Some(text) = path.to_str() else {
-                return Err(WorkloadAttestError::Other(format!(
-                    "path lookup: {} is not UTF-8",
-                    path.display()
-                )));
-            };
-            let mut found = vec![format!("path:{text}")];
-            if self.config.workload_size_limit < 0 {
-                return Ok(found);
-            }
-            let shown = self.config.proc_dir.join(pid.to_string()).join("exe");
-            let opened = open_executable(process).await;
-            let (file, opened) = opened.map_err(|error| failed("SHA256 digest", pid, error))?;
-            self.check_size(&opened, &shown)?;
-            found.push(format!("sha256:{}", self.digest(file, pid).await?));
-            let now = open_executable(process).await;
-            let (_, now) = now.map_err(|error| failed("SHA256 digest", pid, error))?;
-            let same = (opened.dev(), opened.ino()) == (now.dev(), now.ino());
-            if same && executable_path(process).is_ok_and(|now| now == path) {
-                return Ok(found);
-            }
+            return Ok(vec![path_selector(&path)?]);
         }
-        Err(WorkloadAttestError::Other(format!("process {pid} keeps changing its executable")))
+        let opened = open_executable(process).await;
+        let Executable { file, metadata, path } =
+            opened.map_err(|error| failed("SHA256 digest", pid, error))?;
+        let path = path_selector(&path)?;
+        let shown = self.config.proc_dir.join(pid.to_string()).join("exe");
+        self.check_size(&metadata, &shown)?;
+        Ok(vec![path, format!("sha256:{}", self.digest(file, pid).await?)])
     }
 
     async fn digest(&self, file: File, pid: i32) -> Result<String, WorkloadAttestError> {
@@ -214,17 +196,34 @@ fn numbers(text: &[u8]) -> Option<Vec<u32>> {
 }
 
 fn executable_path(process: &OwnedFd) -> io::Result<PathBuf> {
-    let path = readlinkat(process, "exe", Vec::new())?;
-    Ok(PathBuf::from(OsString::from_vec(path.into_bytes())))
+    Ok(path_of(readlinkat(process, "exe", Vec::new())?))
+}
+
+fn path_of(link: CString) -> PathBuf {
+    PathBuf::from(OsString::from_vec(link.into_bytes()))
+}
+
+/// A lossy form could be the selector of another path.
+fn path_selector(path: &Path) -> Result<String, WorkloadAttestError> {
+    let not_text = || WorkloadAttestError::Other(format!("path lookup: {} is not UTF-8", path.display()));
+    path.to_str().map(|path| format!("path:{path}")).ok_or_else(not_text)
+}
+
+/// The path is the open file's own.
+struct Executable {
+    file: File,
+    metadata: Metadata,
+    path: PathBuf,
 }
 
 /// It may lie on a file system that does not answer: off the async threads.
-async fn open_executable(process: &OwnedFd) -> io::Result<(File, Metadata)> {
+async fn open_executable(process: &OwnedFd) -> io::Result<Executable> {
     let process = process.try_clone()?;
     let open = move || {
         let file = File::from(openat(process, "exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
-        let metadata = file.metadata()?;
-        Ok((file, metadata))
+        // What "exe" itself says may be another program's by now.
+        let path = path_of(readlink(format!("/proc/self/fd/{}", file.as_raw_fd()), Vec::new())?);
+        Ok(Executable { metadata: file.metadata()?, file, path })
     };
     tokio::task::spawn_blocking(open).await.map_err(io::Error::other)?
 }

@@ -102,7 +102,7 @@ async fn a_handle_outlives_no_process() {
 fn a_long_status_is_read_to_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let groups: Vec<u32> = (1_000_000..1_002_000).collect();
-    let listed: String = groups.iter().map(|gid| format!("{gid} ")).collect();
+    let listed = groups.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
     let text = format!("Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nGroups:\t{listed}\nNStgid:\t5\n");
     fs::write(dir.path().join("status"), &text).unwrap();
     assert_eq!(read_status(dir.path(), 5).unwrap().groups, groups);
