@@ -2,6 +2,7 @@
 
 mod agent;
 mod bundle;
+mod encode;
 mod entry;
 mod id;
 mod selector;
@@ -11,6 +12,7 @@ pub use bundle::{
     apply_bundle_mask, bundle_from_proto, bundle_mask_from_proto, bundle_to_proto,
     jwt_authorities_from_proto, jwt_authorities_to_proto, x509_authorities_from_proto,
 };
+pub use encode::EntryEncoder;
 pub use entry::{
     entry_from_proto, entry_into_proto_masked, entry_mask_from_proto, entry_to_proto, entry_to_proto_masked,
 };

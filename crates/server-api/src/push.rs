@@ -1,13 +1,13 @@
 //! `steeple.agent.v1.Sync`: what an agent may have, pushed as it changes (docs/ARCHITECTURE.md, "The push").
 
+mod wire;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, Stream};
-use prost::Message;
 use steeple_datastore::Revision;
-use steeple_proto::spire::api::types;
 use steeple_proto::spire::api::types::permission_denied_details::Reason;
 use steeple_proto::steeple::agent::v1 as pb;
 use steeple_server_core::view::{Delta, Subscription};
@@ -15,10 +15,12 @@ use steeple_spiffe::{Certificate, SpiffeId};
 use tokio::time::{Sleep, timeout};
 use tonic::{Code, Request, Response, Status};
 
-use crate::convert::{bundle_to_proto, entry_to_proto};
+use crate::convert::{EntryEncoder, bundle_to_proto};
 use crate::error::{ApiError, to_status};
 use crate::rpc::Rpc;
 use crate::state::ServerState;
+
+use wire::{ENTRIES, Encoded};
 
 /// Entries in one message.
 const MAX_ENTRIES: usize = 500;
@@ -139,12 +141,9 @@ impl PushService {
     }
 }
 
-type Answer = Result<pb::WatchResponse, Status>;
+type Answer = Result<Encoded, Status>;
 
-#[tonic::async_trait]
-impl pb::sync_server::Sync for PushService {
-    type WatchStream = Answers;
-
+impl PushService {
     async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Answers>, Status> {
         let rpc = Rpc::of(&request)?;
         let agent = rpc.caller_id()?.clone();
@@ -181,7 +180,7 @@ struct Watch {
     at_its_end: Option<PushError>,
     stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Of the last change, as long as there are any.
-    left: Option<Box<dyn Iterator<Item = pb::WatchResponse> + Send>>,
+    left: Option<Box<dyn Iterator<Item = Encoded> + Send>>,
     state: Arc<ServerState>,
     rpc: Rpc,
     agent: SpiffeId,
@@ -240,37 +239,35 @@ impl Watch {
 }
 
 /// Cuts a delta into messages of bounded size; `more` is set on all but the last.
-fn messages(delta: Delta) -> impl Iterator<Item = pb::WatchResponse> {
-    let blank = pb::WatchResponse {
-        revision: delta.revision.0,
-        log_id: delta.log_id,
-        snapshot: delta.snapshot,
-        ..pb::WatchResponse::default()
-    };
+fn messages(delta: Delta) -> impl Iterator<Item = Encoded> {
     let first = pb::WatchResponse {
         bundles: delta.bundles.iter().map(|bundle| bundle_to_proto(bundle)).collect(),
         removed_bundles: delta.removed_bundles.iter().map(|td| td.name().to_owned()).collect(),
         removed_entry_ids: delta.removed,
         rotate_entry_ids: delta.rotated,
         rotate_agent: delta.rotate_agent,
-        ..blank.clone()
+        ..pb::WatchResponse::default()
+    };
+    let mut head = pb::WatchResponse {
+        revision: delta.revision.0,
+        log_id: delta.log_id,
+        snapshot: delta.snapshot,
+        ..pb::WatchResponse::default()
     };
     let mut entries = delta.entries.into_iter().peekable();
-    let mut next = Some(first);
+    let (mut encoder, mut rest) = (EntryEncoder::default(), Some(first));
     std::iter::from_fn(move || {
-        let mut message = next.take()?;
-        let mut size = 0;
-        while message.entries.len() < MAX_ENTRIES && size < MAX_BYTES {
+        let rest = if entries.peek().is_some() { rest.take().unwrap_or_default() } else { rest.take()? };
+        let mut listed = Vec::new();
+        for _ in 0..MAX_ENTRIES {
+            if listed.len() >= MAX_BYTES {
+                break;
+            }
             let Some(entry) = entries.next() else { break };
-            let entry: types::Entry = entry_to_proto(&entry);
-            size += entry.encoded_len();
-            message.entries.push(entry);
+            encoder.encode(ENTRIES, &entry, &mut listed);
         }
-        message.more = entries.peek().is_some();
-        if message.more {
-            next = Some(blank.clone());
-        }
-        Some(message)
+        head.more = entries.peek().is_some();
+        Some(Encoded::new(&head, &listed, &rest))
     })
 }
 

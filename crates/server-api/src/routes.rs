@@ -10,7 +10,6 @@ use steeple_proto::spire::api::server::{
     localauthority::v1::local_authority_server::LocalAuthorityServer,
     logger::v1::logger_server::LoggerServer, svid::v1::svid_server::SvidServer,
 };
-use steeple_proto::steeple::agent::v1::sync_server::SyncServer;
 use steeple_proto::steeple::server::v1::explain_server::ExplainServer;
 use steeple_proto::steeple::server::v1::federation_server::FederationServer;
 use steeple_proto::steeple::server::v1::rotation_server::RotationServer;
@@ -37,9 +36,7 @@ use crate::trust_domain::TrustDomainService;
 
 /// For the TCP endpoint.
 pub fn tcp_routes(state: &Arc<ServerState>) -> Routes {
-    shared(state)
-        .add_service(SyncServer::new(PushService::new(state.clone())).max_decoding_message_size(MAX_MESSAGE))
-        .prepare()
+    shared(state).add_service(PushService::new(state.clone())).prepare()
 }
 
 /// For the Unix socket.

@@ -107,7 +107,9 @@ impl EntryIndex {
     pub fn authorized_entries(&self, agent: &SpiffeId) -> Vec<Arc<Entry>> {
         let mut found = Vec::new();
         for node in self.reached_by_id(agent) {
-            let edges = self.nodes.get(node).children.iter().filter_map(|at| self.edges.find(at));
+            let children = &self.nodes.get(node).children;
+            found.reserve(children.len());
+            let edges = children.iter().filter_map(|at| self.edges.find(at));
             found.extend(edges.map(|edge| Arc::clone(&edge.entry)));
         }
         found
