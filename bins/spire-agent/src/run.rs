@@ -44,6 +44,9 @@ use crate::version::VERSION;
 pub const DAEMON: Daemon =
     Daemon { name: "agent", title: "Agent", workers: Some(1), drain: Duration::from_secs(1) };
 
+/// What a start needs has been done by then.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+
 /// The command. Answers the exit code.
 pub fn command(args: &[String]) -> u8 {
     DAEMON.run(Config::load("run", args), |config| config.log.clone(), endpoints::prepare, build)
@@ -121,6 +124,11 @@ pub async fn build(config: Config, logs: LogHandle, tasks: TaskGroup) -> anyhow:
     }
     let _ = serving.send(());
     steeple_runtime::settle_memory();
+    // And again what the first SVIDs, streams and callers needed.
+    tasks.spawn_until_shutdown("settling", OnEnd::Log, async {
+        tokio::time::sleep(SETTLED_AFTER).await;
+        steeple_runtime::settle_memory();
+    });
     Ok(())
 }
 
