@@ -138,12 +138,12 @@ impl Caller {
     }
 
     /// The call is about to wait: the process may end meanwhile, and its socket live on in another's hands.
-    fn waits(&self) {
+    pub(crate) fn waits(&self) {
         self.just_seen.store(false, Ordering::Relaxed);
     }
 
     /// Whether what the call waited for may still be handed out.
-    fn still_here(&self) -> Result<(), Status> {
+    pub(crate) fn still_here(&self) -> Result<(), Status> {
         if self.just_seen.load(Ordering::Relaxed) {
             return Ok(());
         }

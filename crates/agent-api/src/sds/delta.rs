@@ -59,6 +59,7 @@ pub(super) fn run(
 impl Open {
     async fn next(&mut self) -> Result<Option<xds::DeltaDiscoveryResponse>, Status> {
         loop {
+            self.caller.waits();
             let asked = tokio::select! {
                 request = self.requests.message() => {
                     let Some(request) = heard(request)? else { return Ok(None) };
@@ -88,7 +89,7 @@ impl Open {
             } else {
                 self.subscribed.subscription.updates.borrow_and_update().content.clone()
             };
-            self.caller.peer.still_here().map_err(|_| Status::unavailable("workload attestation failed"))?;
+            self.caller.still_here()?;
             let secrets = Secrets::new(&content, &sds.names, validator);
             let mut now = secrets.some_of(&session.names)?;
             if session.wildcard && !session.names.is_everything() {

@@ -67,6 +67,7 @@ impl Open {
     /// The next response; `None` once the client has gone.
     async fn next(&mut self) -> Result<Option<xds::DiscoveryResponse>, Status> {
         loop {
+            self.caller.waits();
             let asked = tokio::select! {
                 request = self.requests.message() => {
                     let Some(request) = heard(request)? else { return Ok(None) };
@@ -100,7 +101,7 @@ impl Open {
         if !asked && Arc::ptr_eq(&content, &self.content) {
             return Ok(None);
         }
-        self.caller.peer.still_here().map_err(|_| Status::unavailable("workload attestation failed"))?;
+        self.caller.still_here()?;
         let resources = Secrets::new(&content, &sds.names, validator).all_of(names).inspect_err(|error| {
             tracing::error!(
                 subsystem_name = "endpoints",

@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,10 +14,10 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request as HttpRequest, Response as HttpResponse};
 use hyper::body::{Body as HttpBody, Frame};
 use prost::Message;
-use steeple_proto::workload;
+use steeple_proto::{Codec, workload};
 use steeple_runtime::grpc::MAX_MESSAGE;
 use tonic::body::Body;
-use tonic::codec::{BufferSettings, DecodeBuf, Decoder, Streaming};
+use tonic::codec::{Codec as _, Streaming};
 use tonic::server::NamedService;
 use tonic::{Code, Request, Status};
 use tower_service::Service;
@@ -117,7 +116,7 @@ async fn only_message<D: Message + Default + 'static>(
 ) -> Result<Request<D>, Status> {
     uncompressed(request.headers())?;
     let (parts, body) = request.into_parts();
-    let messages = Streaming::new_request(Decode(PhantomData), body, None, Some(MAX_MESSAGE));
+    let messages = Streaming::new_request(Codec::<(), D>::default().decoder(), body, None, Some(MAX_MESSAGE));
     let mut messages = pin!(messages);
     let message = messages.message().await?.ok_or_else(|| Status::internal("Missing request message."))?;
     // To the end: a request that breaks off has no answer.
@@ -165,21 +164,5 @@ impl HttpBody for Sent {
 
     fn is_end_stream(&self) -> bool {
         self.answers.is_none()
-    }
-}
-
-struct Decode<D>(PhantomData<fn() -> D>);
-
-impl<D: Message + Default> Decoder for Decode<D> {
-    type Item = D;
-    type Error = Status;
-
-    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<D>, Status> {
-        D::decode(src).map(Some).map_err(|error| Status::internal(error.to_string()))
-    }
-
-    /// Requests are short.
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(64, 32 * 1024)
     }
 }

@@ -101,6 +101,7 @@ impl Open {
                 async move { (wits.of(&entry).await, entry) }
             });
             let fetched = async { Ok(fetched.buffered(AT_ONCE).collect::<Vec<_>>().await) };
+            self.caller.waits();
             let fetched = state.unless_closed(fetched).await?;
             if self.subscribed.subscription.updates.has_changed().unwrap_or(false) {
                 // What it is entitled to may be less by now. What was fetched is held.
@@ -124,10 +125,7 @@ impl Open {
             }
             let bytes = encode::wit_svid(&identities);
             if !identities.is_empty() && self.last.as_ref() != Some(&bytes) {
-                self.caller
-                    .peer
-                    .still_here()
-                    .map_err(|_| Status::unavailable("workload attestation failed"))?;
+                self.caller.still_here()?;
                 self.log(&identities);
                 self.last = Some(bytes.clone());
                 return Ok(bytes);

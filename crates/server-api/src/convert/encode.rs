@@ -1,3 +1,5 @@
+//! Entries as bytes, for the push: thousands of them go out at once.
+
 use prost::encoding::{WireType, encode_key, encode_varint};
 use steeple_datastore::model::{AdditionalAttributes, Entry};
 use steeple_spiffe::SpiffeId;

@@ -64,51 +64,6 @@ pub fn entry_into_proto_masked(mut entry: Entry, mask: Option<&types::EntryMask>
     out
 }
 
-/// Clears what the mask does not ask for.
-#[cfg(test)]
-pub(super) fn apply_entry_mask(entry: &mut types::Entry, mask: Option<&types::EntryMask>) {
-    let Some(mask) = mask else { return };
-    if !mask.spiffe_id {
-        entry.spiffe_id = None;
-    }
-    if !mask.parent_id {
-        entry.parent_id = None;
-    }
-    if !mask.selectors {
-        entry.selectors.clear();
-    }
-    if !mask.x509_svid_ttl {
-        entry.x509_svid_ttl = 0;
-    }
-    if !mask.federates_with {
-        entry.federates_with.clear();
-    }
-    entry.admin &= mask.admin;
-    entry.downstream &= mask.downstream;
-    if !mask.expires_at {
-        entry.expires_at = 0;
-    }
-    if !mask.dns_names {
-        entry.dns_names.clear();
-    }
-    if !mask.revision_number {
-        entry.revision_number = 0;
-    }
-    entry.store_svid &= mask.store_svid;
-    if !mask.jwt_svid_ttl {
-        entry.jwt_svid_ttl = 0;
-    }
-    if !mask.hint {
-        entry.hint.clear();
-    }
-    if !mask.created_at {
-        entry.created_at = 0;
-    }
-    if !mask.additional_attributes {
-        entry.additional_attributes = None;
-    }
-}
-
 /// `mask` = `None` takes every field. With a mask, fields outside it are neither read nor checked: their
 /// place is held by harmless values that the store ignores under the same mask.
 pub fn entry_from_proto(
