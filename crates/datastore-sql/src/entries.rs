@@ -105,6 +105,33 @@ fn list_step(
     Ok((stored.into_iter().map(|stored| stored.entry), more.then_some(last)))
 }
 
+/// As [`list`], without reading the entries.
+pub(crate) fn list_ids(conn: &Conn, filter: &EntryFilter, page: &PageRequest) -> Result<Page<String>> {
+    let condition = Condition::of(filter, conn.dialect())?;
+    let mut sql = format!(
+        "SELECT E.id, E.entry_id FROM registered_entries E WHERE E.id > ?{} ORDER BY E.id",
+        condition.sql
+    );
+    let mut args = vec![Arg::from(page.after()?)];
+    args.extend(&condition.args);
+    let limit = if page.size == 0 { usize::MAX } else { page.size as usize };
+    if page.size != 0 {
+        sql.push_str(" LIMIT ?");
+        args.push(Arg::from(u64::from(page.size) + 1));
+    }
+    let (mut ids, mut last, mut more) = (Vec::new(), 0, false);
+    conn.each(&sql, &args, |row| {
+        if ids.len() == limit {
+            more = true;
+        } else {
+            last = row.int(0)?;
+            ids.push(row.text(1)?.to_owned());
+        }
+        Ok(())
+    })?;
+    Ok(Page { items: ids, next_token: if more { last.to_string() } else { String::new() } })
+}
+
 pub(crate) fn count(conn: &Conn, filter: &EntryFilter) -> Result<u64> {
     let condition = Condition::of(filter, conn.dialect())?;
     // Without a condition the engine counts the smallest index.

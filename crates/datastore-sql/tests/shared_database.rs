@@ -15,7 +15,7 @@ use rusqlite::{Connection, params};
 use steeple_datastore::conformance::Replica;
 use steeple_datastore::conformance::fixtures::{NOW, agent, authority, bundle, entry, id, trust_domain};
 use steeple_datastore::model::Entry;
-use steeple_datastore::{Change, Datastore, EntryMask, Error, Revision};
+use steeple_datastore::{Change, Datastore, EntryFilter, EntryMask, Error, PageRequest, Revision};
 use steeple_datastore_sql::{SqlStore, SqliteConfig};
 use tempfile::TempDir;
 
@@ -233,6 +233,27 @@ async fn foreign_writes_come_before_our_next() {
     let taken = Entry { id: "ours".into(), ..one("taken") };
     assert!(store.create_entries(vec![taken], NOW).await.unwrap()[0].is_err());
     assert_eq!(store.head().await.unwrap(), Revision(6));
+}
+
+/// Ids are listed only while the log tells all that they stand for.
+#[tokio::test]
+async fn ids_are_not_listed_past_what_the_log_tells() {
+    let (_dir, path) = scratch();
+    let mut config = SqliteConfig::new(path.to_str().unwrap());
+    config.poll = Duration::from_hours(1);
+    let store = SqlStore::open_sqlite(&config).unwrap();
+    let ids = async || {
+        let listed = store.list_entry_ids(&EntryFilter::default(), &PageRequest::default()).await.unwrap();
+        listed.map(|listed| (listed.page.items, listed.revision))
+    };
+    store.create_entries(vec![one("ours")], NOW).await.unwrap();
+    assert_eq!(ids().await, Some((vec!["ours".to_owned()], Revision(1))));
+    let spire = Spire::on(&path);
+    spire.create_entry("s1");
+    assert_eq!(ids().await, None);
+    // Our next write tells the log of it.
+    store.create_entries(vec![one("ours-too")], NOW).await.unwrap();
+    assert_eq!(ids().await, Some((["ours", "s1", "ours-too"].map(str::to_owned).to_vec(), Revision(3))));
 }
 
 /// What SPIRE wrote while we were down is told at the next start.

@@ -23,6 +23,6 @@ pub use error::{Error, Result};
 pub use federation::{EndpointProfile, FederationMask, FederationRelationship, RefreshedBundle};
 pub use log::{Change, ChangedBundle, Logged, Revision, RotatedAgent, Snapshot};
 pub use port::{
-    AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryMask,
-    Match, Page, PageRequest, PrunedBundle,
+    AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryIds,
+    EntryMask, Match, Page, PageRequest, PrunedBundle,
 };

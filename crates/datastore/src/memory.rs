@@ -16,8 +16,8 @@ use crate::federation::{FederationMask, FederationRelationship, RefreshedBundle}
 use crate::log::{Logged, Revision, Snapshot};
 use crate::model::{Agent, CaJournal, Entry, JoinToken};
 use crate::port::{
-    AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryMask, Page,
-    PageRequest, PrunedBundle,
+    AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter, EntryIds,
+    EntryMask, Page, PageRequest, PrunedBundle,
 };
 use state::State;
 
@@ -86,6 +86,10 @@ impl Datastore for MemoryStore {
 
     async fn list_entries(&self, filter: &EntryFilter, page: &PageRequest) -> Result<Page<Entry>> {
         self.read().list_entries(filter, page)
+    }
+
+    async fn list_entry_ids(&self, filter: &EntryFilter, page: &PageRequest) -> Result<Option<EntryIds>> {
+        self.read().list_entry_ids(filter, page).map(Some)
     }
 
     async fn count_entries(&self, filter: &EntryFilter) -> Result<u64> {

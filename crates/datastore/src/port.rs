@@ -89,6 +89,14 @@ pub struct Page<T> {
     pub next_token: String,
 }
 
+/// A page of entries by their ids, and where the change log stood: who has followed it so far has the entries themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryIds {
+    pub page: Page<String>,
+    pub revision: Revision,
+    pub log_id: String,
+}
+
 /// Which fields an update takes from the given entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryMask {
@@ -251,6 +259,8 @@ pub trait Datastore: Send + Sync + 'static {
     async fn create_entries(&self, entries: Vec<Entry>, now: i64) -> Result<Vec<Result<Created>>>;
     async fn fetch_entry(&self, id: &str) -> Result<Option<Entry>>;
     async fn list_entries(&self, filter: &EntryFilter, page: &PageRequest) -> Result<Page<Entry>>;
+    /// As [`Datastore::list_entries`]. `None` = the log does not (yet) tell all that the database holds, so it must be read.
+    async fn list_entry_ids(&self, filter: &EntryFilter, page: &PageRequest) -> Result<Option<EntryIds>>;
     async fn count_entries(&self, filter: &EntryFilter) -> Result<u64>;
     /// Fields in `mask` are taken from `entry`; bumps `revision_number`. `None` = no such entry.
     async fn update_entry(&self, entry: Entry, mask: EntryMask, now: i64) -> Result<Option<Entry>>;

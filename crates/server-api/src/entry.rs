@@ -7,7 +7,7 @@ mod sync;
 
 use std::sync::Arc;
 
-use steeple_datastore::{Created, PageRequest};
+use steeple_datastore::{Created, EntryFilter, PageRequest};
 use steeple_proto::spire::api::server::entry::v1 as pb;
 use steeple_proto::spire::api::types;
 use tokio_stream::wrappers::ReceiverStream;
@@ -72,6 +72,29 @@ impl EntryService {
                 pb::batch_create_entry_response::Result { status: Some(status), entry: Some(entry) }
             })
             .collect()
+    }
+
+    /// The database says which entries and in which order; the entries are the view's own where it is at the database's
+    /// revision, which is nearly always.
+    async fn list(
+        &self,
+        filter: &EntryFilter,
+        page: &PageRequest,
+        mask: Option<&types::EntryMask>,
+    ) -> steeple_datastore::Result<pb::ListEntriesResponse> {
+        if let Some(ids) = self.state.store.list_entry_ids(filter, page).await?
+            && let Some(entries) = self.state.view.entries_at(&ids)
+        {
+            return Ok(pb::ListEntriesResponse {
+                entries: entries.iter().map(|entry| entry_to_proto_masked(entry, mask)).collect(),
+                next_page_token: ids.page.next_token,
+            });
+        }
+        let page = self.state.store.list_entries(filter, page).await?;
+        Ok(pb::ListEntriesResponse {
+            entries: page.items.into_iter().map(|entry| entry_into_proto_masked(entry, mask)).collect(),
+            next_page_token: page.next_token,
+        })
     }
 
     async fn update(
@@ -153,21 +176,10 @@ impl pb::entry_server::Entry for EntryService {
         rpc.audit_fields(|| fields::of_filter(td, &asked));
         let filter = filter::from_proto(td, &asked).map_err(|e| rpc.refuse(e))?;
         let page = page_request(request.page_size, request.page_token);
-        let page = self
-            .state
-            .store
-            .list_entries(&filter, &page)
-            .await
-            .map_err(|e| rpc.refuse(EntryError::List(e)))?;
+        let mask = request.output_mask.as_ref();
+        let listed = self.list(&filter, &page, mask).await.map_err(|e| rpc.refuse(EntryError::List(e)))?;
         rpc.audit();
-        Ok(Response::new(pb::ListEntriesResponse {
-            entries: page
-                .items
-                .into_iter()
-                .map(|e| entry_into_proto_masked(e, request.output_mask.as_ref()))
-                .collect(),
-            next_page_token: page.next_token,
-        }))
+        Ok(Response::new(listed))
     }
 
     async fn get_entry(

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use steeple_datastore::model::{Agent, Entry};
-use steeple_datastore::{Datastore, Result, Revision};
+use steeple_datastore::{Datastore, EntryIds, Result, Revision};
 use steeple_spiffe::{Bundle, SpiffeId, TrustDomain};
 use tokio::sync::watch;
 
@@ -125,6 +125,23 @@ impl View {
 
     pub fn entry(&self, entry_id: &str) -> Option<Arc<Entry>> {
         self.read().index.entry(entry_id)
+    }
+
+    /// These entries, in order, if the view is where the ids were read. `None` = it is elsewhere (by now), or lacks one.
+    pub fn entries_at(&self, ids: &EntryIds) -> Option<Vec<Arc<Entry>>> {
+        let mut entries = Vec::with_capacity(ids.page.items.len());
+        // In steps, so that a change does not wait for a long list.
+        for some in ids.page.items.chunks(1000) {
+            let inner = self.read();
+            let here = &inner.position;
+            if here.revision != ids.revision || *here.log_id != *ids.log_id {
+                return None;
+            }
+            for id in some {
+                entries.push(inner.index.entry(id)?);
+            }
+        }
+        Some(entries)
     }
 
     /// The entries that the agent may have (SPIRE's authorized entries), each once, in no order.

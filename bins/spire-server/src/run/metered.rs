@@ -8,8 +8,8 @@ use std::time::Duration;
 use steeple_datastore::model::{Agent, CaJournal, Entry, JoinToken};
 use steeple_datastore::{
     AgentFilter, AgentUpdate, AuthorityAction, AuthorityChange, AuthorityKind, BundleDeleteMode, BundleMask,
-    Created, Datastore, EntryFilter, EntryMask, FederationMask, FederationRelationship, Logged, Page,
-    PageRequest, PrunedBundle, RefreshedBundle, Result, Revision, Snapshot,
+    Created, Datastore, EntryFilter, EntryIds, EntryMask, FederationMask, FederationRelationship, Logged,
+    Page, PageRequest, PrunedBundle, RefreshedBundle, Result, Revision, Snapshot,
 };
 use steeple_plugin::{KeyManager, KeyManagerError};
 use steeple_runtime::metrics::{CallCounter, CallMetric};
@@ -167,6 +167,10 @@ impl Datastore for MeteredStore {
 
     async fn list_entries(&self, filter: &EntryFilter, page: &PageRequest) -> Result<Page<Entry>> {
         metered!(self.entry_list, code, self.inner.list_entries(filter, page))
+    }
+
+    async fn list_entry_ids(&self, filter: &EntryFilter, page: &PageRequest) -> Result<Option<EntryIds>> {
+        metered!(self.entry_list, code, self.inner.list_entry_ids(filter, page))
     }
 
     async fn count_entries(&self, filter: &EntryFilter) -> Result<u64> {

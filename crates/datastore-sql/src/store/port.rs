@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use steeple_datastore::model::{Agent, CaJournal, Entry, JoinToken};
 use steeple_datastore::{
     AgentFilter, AgentUpdate, AuthorityChange, BundleDeleteMode, BundleMask, Created, Datastore, EntryFilter,
-    EntryMask, FederationMask, FederationRelationship, Logged, Page, PageRequest, PrunedBundle,
+    EntryIds, EntryMask, FederationMask, FederationRelationship, Logged, Page, PageRequest, PrunedBundle,
     RefreshedBundle, Result, Revision, Snapshot,
 };
 use steeple_spiffe::bundle::Bundle;
@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::SqlStore;
 use crate::bundles::Deleted;
-use crate::{agents, bundles, changes, entries, federation, journals, tokens};
+use crate::{agents, bundles, changes, entries, federation, foreign, journals, tokens};
 
 /// Rows in one pruning transaction.
 const PRUNE_BATCH: u64 = 1000;
@@ -77,6 +77,19 @@ impl Datastore for SqlStore {
     async fn list_entries(&self, filter: &EntryFilter, page: &PageRequest) -> Result<Page<Entry>> {
         let (filter, page) = (filter.clone(), page.clone());
         self.read_list(move |conn| entries::list(conn, &filter, &page)).await
+    }
+
+    async fn list_entry_ids(&self, filter: &EntryFilter, page: &PageRequest) -> Result<Option<EntryIds>> {
+        let (filter, page) = (filter.clone(), page.clone());
+        let list = self.read_list(move |conn| {
+            let state = foreign::state(conn)?;
+            if state.pending {
+                return Ok(None);
+            }
+            let page = entries::list_ids(conn, &filter, &page)?;
+            Ok(Some(EntryIds { page, revision: state.head, log_id: state.log_id }))
+        });
+        list.await
     }
 
     async fn count_entries(&self, filter: &EntryFilter) -> Result<u64> {

@@ -424,7 +424,10 @@ pub async fn pages(fresh: Factory) {
         let (mut token, mut seen, mut count) = (String::new(), Vec::new(), 0);
         loop {
             let page = PageRequest { token, size };
+            let ids = store.list_entry_ids(&EntryFilter::default(), &page).await.unwrap().unwrap().page;
             let page = store.list_entries(&EntryFilter::default(), &page).await.unwrap();
+            assert!(ids.items.iter().eq(page.items.iter().map(|entry| &entry.id)));
+            assert_eq!(ids.next_token, page.next_token);
             count += 1;
             seen.extend(page.items);
             token = page.next_token;

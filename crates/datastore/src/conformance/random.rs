@@ -117,12 +117,20 @@ async fn run(store: &dyn Datastore, op: &Op) -> String {
             let mut all = Vec::new();
             let mut page = PageRequest { token: String::new(), size: *size };
             loop {
+                let ids = store.list_entry_ids(filter, &page).await;
                 match store.list_entries(filter, &page).await {
                     Ok(found) => {
+                        let ids = ids.unwrap().expect("nobody else writes");
+                        assert!(ids.page.items.iter().eq(found.items.iter().map(|entry| &entry.id)));
+                        assert_eq!(ids.page.next_token, found.next_token);
+                        assert_eq!(ids.revision, store.head().await.unwrap());
                         all.push(found.items);
                         page.token = found.next_token;
                     }
-                    Err(error) => return error.to_string(),
+                    Err(error) => {
+                        assert_eq!(ids.unwrap_err().to_string(), error.to_string());
+                        return error.to_string();
+                    }
                 }
                 if page.token.is_empty() {
                     return text((all, store.count_entries(filter).await));

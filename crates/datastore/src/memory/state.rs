@@ -14,8 +14,8 @@ use crate::log::{Change, Logged, Revision, RotatedAgent, Snapshot};
 use crate::merge::{self, Pruned};
 use crate::model::{AdditionalAttributes, Agent, CaJournal, Entry, JoinToken, Selector};
 use crate::port::{
-    AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, EntryFilter, EntryMask, Match, Page,
-    PageRequest, PrunedBundle,
+    AgentFilter, AgentUpdate, BundleDeleteMode, BundleMask, Created, EntryFilter, EntryIds, EntryMask, Match,
+    Page, PageRequest, PrunedBundle,
 };
 use crate::validate;
 
@@ -142,6 +142,13 @@ impl State {
                 && set_matches(filter.selectors.as_ref(), &entry.selectors)
                 && set_matches(filter.federates_with.as_ref(), &entry.federates_with)
         })
+    }
+
+    pub fn list_entry_ids(&self, filter: &EntryFilter, page: &PageRequest) -> Result<EntryIds> {
+        let Page { items, next_token } = self.list_entries(filter, page)?;
+        let items = items.into_iter().map(|entry| entry.id).collect();
+        let page = Page { items, next_token };
+        Ok(EntryIds { page, revision: self.head, log_id: self.log_id.clone() })
     }
 
     pub fn update_entry(&mut self, new: Entry, mask: EntryMask) -> Result<Option<Entry>> {

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use steeple_datastore::model::{Agent, CaJournal, Entry, JoinToken};
 use steeple_datastore::{
     AgentFilter, AgentUpdate, AuthorityChange, BundleDeleteMode, BundleMask, Change, ChangedBundle, Created,
-    Datastore, EntryFilter, EntryMask, Error, FederationMask, FederationRelationship, Logged, Page,
+    Datastore, EntryFilter, EntryIds, EntryMask, Error, FederationMask, FederationRelationship, Logged, Page,
     PageRequest, PrunedBundle, RefreshedBundle, Result, Revision, Snapshot,
 };
 use steeple_spiffe::{Bundle, SpiffeId, TrustDomain};
@@ -176,6 +176,10 @@ impl Datastore for FakeStore {
     }
 
     async fn fetch_entry(&self, _id: &str) -> Result<Option<Entry>> {
+        unused()
+    }
+
+    async fn list_entry_ids(&self, _filter: &EntryFilter, _page: &PageRequest) -> Result<Option<EntryIds>> {
         unused()
     }
 

@@ -3,7 +3,7 @@ mod concurrent;
 use std::time::Duration;
 
 use steeple_datastore::model::Selector;
-use steeple_datastore::{Change, Revision, RotatedAgent};
+use steeple_datastore::{Change, Page, Revision, RotatedAgent};
 use tokio::time::timeout;
 
 use super::*;
@@ -103,6 +103,27 @@ impl Followed {
         let head = self.store.head().await.unwrap();
         timeout(Duration::from_mins(1), self.view.wait_for(head)).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn entries_of_listed_ids() {
+    let followed = followed().await;
+    followed.commit(set(entry("second", AGENT)));
+    followed.settled().await;
+    let here = followed.view.position();
+    let listed = |ids: &[&str], revision| EntryIds {
+        page: Page { items: ids.iter().map(|id| (*id).to_owned()).collect(), next_token: String::new() },
+        revision,
+        log_id: here.log_id.to_string(),
+    };
+    let both = listed(&["second", "first"], here.revision);
+    let entries = followed.view.entries_at(&both).unwrap();
+    assert!(entries.iter().map(|entry| &entry.id).eq(&both.page.items));
+
+    assert!(followed.view.entries_at(&listed(&["second", "none"], here.revision)).is_none());
+    assert!(followed.view.entries_at(&listed(&["first"], Revision(here.revision.0 - 1))).is_none());
+    assert!(followed.view.entries_at(&listed(&["first"], Revision(here.revision.0 + 1))).is_none());
+    assert!(followed.view.entries_at(&EntryIds { log_id: "another".to_owned(), ..both }).is_none());
 }
 
 async fn next(subscription: &mut Subscription) -> Delta {
